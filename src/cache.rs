@@ -577,7 +577,7 @@ where
         self.engine.observe_pulse();
     }
 
-    fn clear(&self, _: u64) -> bool {
+    fn clear(&self, _: u64, _: u64) -> bool {
         Inner::clear(self);
         true
     }

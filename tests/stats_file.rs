@@ -196,7 +196,7 @@ fn role() {
                     record.set(&stats, false, (number, number, Some(number)));
                 }
                 fn observe(&self) {}
-                fn clear(&self, _: u64) -> bool {
+                fn clear(&self, _: u64, _: u64) -> bool {
                     true
                 }
             }

@@ -14,6 +14,7 @@ use crate::stats::Stats;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::Duration;
 use std::{env, mem};
 
 pub use super::format::Record;
@@ -24,15 +25,46 @@ pub trait Source: Send + Sync {
     /// nor run user code.
     fn fill(&self, record: &mut Record);
 
-    /// Has the calls on the cache look for the pulse from now on.
+    /// Has the calls on the cache look for the pulse from now on. Called with a lock held, as
+    /// [`fill`](Self::fill) is.
     fn observe(&self);
 
-    /// Removes all entries, as the request `request` demands. Called without a lock. Returns whether
-    /// that was done; if not, the source calls [`answer`] later.
-    fn clear(&self, request: u64) -> bool;
+    /// Removes all entries, as the request `request` demands for the cache `id`. Called without a
+    /// lock. Returns whether that was done; if not, the source calls [`answer_request`] later.
+    fn clear(&self, request: u64, id: u64) -> bool;
 }
 
 impl Record {
+    /// Replaces the counts of lookups: `count` gets hits and misses, and returns hits, misses and
+    /// waits.
+    pub fn set_lookups(&mut self, count: impl FnOnce(u64, u64) -> (u64, u64, u64)) {
+        let (hits, misses) = (
+            self.counters[Counter::Hits as usize],
+            self.counters[Counter::Misses as usize],
+        );
+        let (hits, misses, waits) = count(hits, misses);
+        for (counter, count) in [
+            (Counter::Hits, hits),
+            (Counter::Misses, misses),
+            (Counter::Waits, waits),
+        ] {
+            self.counters[counter as usize] = count;
+        }
+    }
+
+    /// Replaces the counts of loads: those that returned a value, those that failed, and the total
+    /// duration of both.
+    pub fn set_loads(&mut self, loads: u64, failures: u64, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(UNKNOWN - 1);
+        for (counter, count) in [
+            (Counter::Loads, loads),
+            (Counter::LoadFailures, failures),
+            (Counter::LoadNanos, nanos),
+        ] {
+            self.counters[counter as usize] = count;
+        }
+    }
+
     /// Writes what every cache knows.
     pub fn set(&mut self, stats: &Stats, weighted: bool, (entries, weight, capacity): (u64, u64, Option<u64>)) {
         self.weighted = weighted;
@@ -47,15 +79,10 @@ impl Record {
             (Counter::Evictions, stats.evictions),
             (Counter::Rejections, stats.rejections),
             (Counter::Expirations, stats.expirations),
-            (Counter::Loads, stats.loads),
-            (Counter::LoadFailures, stats.load_failures),
-            (
-                Counter::LoadNanos,
-                u64::try_from(stats.load_time.as_nanos()).unwrap_or(UNKNOWN - 1),
-            ),
         ] {
             self.counters[counter as usize] = count;
         }
+        self.set_loads(stats.loads, stats.load_failures, stats.load_time);
     }
 }
 
@@ -247,7 +274,7 @@ pub fn register(name: String, source: Arc<dyn Source>, survives_fork: bool) -> (
         id,
         name,
         created: unix_nanos(),
-        source: source.clone(),
+        source,
         survives_fork,
         inherited: None,
         samples: Samples {
@@ -262,12 +289,12 @@ pub fn register(name: String, source: Arc<dyn Source>, survives_fork: bool) -> (
     if locked.entries.len() <= WRITTEN_IMMEDIATELY {
         locked.write();
     }
-    drop(locked);
-    let failed = enable_from_environment().err();
     if DIRECTORY.get().is_some() {
         pulse::start(rewrite);
-        source.observe();
+        locked.entries.iter().last().inspect(|entry| entry.source.observe());
     }
+    drop(locked);
+    let failed = enable_from_environment().err();
     (Registration(id), failed)
 }
 
@@ -300,11 +327,8 @@ pub(super) fn enable(directory: &Path) -> Result<(), StatsFileError> {
         }
     }
     locked.write();
-    let sources: Vec<_> = locked.entries.iter().map(|entry| entry.source.clone()).collect();
-    drop(locked);
     pulse::start(rewrite);
-    // Unlocked: the last handle on a cache may be dropped in between, and then here.
-    sources.iter().for_each(|source| source.observe());
+    locked.entries.iter().for_each(|entry| entry.source.observe());
     Ok(())
 }
 
@@ -324,17 +348,21 @@ pub(super) fn path() -> Option<PathBuf> {
 }
 
 impl Registry {
-    /// Allocates the memory for a slot with all entries.
+    /// Allocates the memory for a slot with all entries. Where it is refused, the entries for which
+    /// there is no room are left out.
     fn make_room(&mut self) {
         let size = SLOT_HEADER + self.entries.len().min(format::MAX_RECORDS) * RECORD;
-        self.slot.reserve(size.saturating_sub(self.slot.len()));
+        _ = self.slot.try_reserve(size.saturating_sub(self.slot.len()));
     }
 
     /// Rewrites the file. A failure is that of one update: the next one tries again.
     fn write(&mut self) {
         let Some(writer) = &mut self.writer else { return };
         let now = system::monotonic();
-        let count = self.entries.len().min(format::MAX_RECORDS);
+        let Some(room) = self.slot.capacity().checked_sub(SLOT_HEADER) else {
+            return;
+        };
+        let count = self.entries.len().min(format::MAX_RECORDS).min(room / RECORD);
         self.slot.clear();
         self.slot.resize(SLOT_HEADER + count * RECORD, 0);
         let records = self.slot[SLOT_HEADER..].chunks_exact_mut(RECORD);
@@ -357,7 +385,7 @@ impl Registry {
     }
 
     /// Returns the caches to clear, and the request's number, if a reader has written a new request.
-    fn take_request(&mut self) -> (Vec<Arc<dyn Source>>, u64) {
+    fn take_request(&mut self) -> (Vec<(u64, Arc<dyn Source>)>, u64) {
         let request = self.writer.as_ref().and_then(Writer::request);
         let Some(request) = request.filter(|request| request.id != self.answered) else {
             return (Vec::new(), 0);
@@ -368,7 +396,7 @@ impl Registry {
             .entries
             .iter()
             .filter(wanted)
-            .map(|entry| entry.source.clone())
+            .map(|entry| (entry.id, entry.source.clone()))
             .collect();
         self.answer = match request.operation {
             format::CLEAR if sources.is_empty() => answer::NO_SUCH_CACHE,
@@ -417,9 +445,9 @@ fn rewrite_guarded() {
         return;
     }
     let (mut done, mut panics) = (true, Panics::default());
-    for source in sources {
+    for (id, source) in sources {
         let mut cleared = false;
-        panics.catch(|| cleared = source.clear(request));
+        panics.catch(|| cleared = source.clear(request, id));
         done &= cleared;
         panics.catch(|| drop(source)); // may be the last handle, and so run destructors
     }
@@ -466,6 +494,6 @@ extern "C" fn remove_at_exit() {
             }
             return;
         }
-        std::thread::sleep(std::time::Duration::from_micros(100));
+        std::thread::sleep(Duration::from_micros(100));
     }
 }

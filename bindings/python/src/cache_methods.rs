@@ -64,6 +64,11 @@ pub(crate) fn set_trust<C: CacheObject>(cache: &C, args: Args<'_, '_>, _: Python
     Ok(())
 }
 
+pub(crate) fn publish<C: CacheObject>(cache: &C, args: Args<'_, '_>, _: Python<'_>) -> PyResult<(u64, Option<String>)> {
+    let name: String = args[0].extract()?;
+    Ok(cache.store().publish(&name))
+}
+
 pub(crate) fn run_pending<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
     operate(cache, |store| {
         store.run_pending();
@@ -133,6 +138,14 @@ For a cache with a time to live.
 
 Args:
     tier: The second tier; None for no restriction.
+";
+            c"publish" => $crate::cache_methods::publish::<$this>, 1..=1, c"publish($self, name, /)
+--
+
+Puts the cache into the process's stats file, under `name`.
+
+Returns:
+    Its number there, and a warning or None.
 ";
             c"run_pending" => $crate::cache_methods::run_pending::<$this>, 0..=0, c"run_pending($self, /)
 --

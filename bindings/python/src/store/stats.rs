@@ -27,10 +27,9 @@ impl Store {
     fn counts(&self) -> [u64; COUNTS] {
         let stats = self.cache.stats();
         let (loads, failures, waits) = self.loads.counts();
-        let no_misses = self.repeated_searches.get(Ordering::Relaxed) + self.joined_misses.get(Ordering::Relaxed);
         [
             stats.hits,
-            stats.misses.saturating_sub(no_misses),
+            stats.misses.saturating_sub(self.uncounted_misses()),
             stats.insertions,
             stats.evictions,
             stats.expirations,
@@ -40,6 +39,11 @@ impl Store {
             waits,
             self.loads.load_time().as_nanos() as u64,
         ]
+    }
+
+    /// Returns the number of the engine's misses that are none to users.
+    pub(super) fn uncounted_misses(&self) -> u64 {
+        self.repeated_searches.get(Ordering::Relaxed) + self.joined_misses.get(Ordering::Relaxed)
     }
 
     /// Resets hits and misses.
