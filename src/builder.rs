@@ -32,6 +32,10 @@ struct StartSetting<K, V, S, T, R> {
     start: fn(&Cache<K, V, S>, T) -> io::Result<R>,
 }
 
+/// A name, and the function that registers it.
+#[cfg(all(feature = "stats-file", unix))]
+type NameSetting<K, V, S> = (String, fn(&Cache<K, V, S>, String) -> Registration);
+
 type SnapshotSetting<K, V, S> = StartSetting<K, V, S, AutoSnapshot, OnLastDrop<K, V, S>>;
 
 impl<K, V, S, T, R> StartSetting<K, V, S, T, R> {
@@ -81,7 +85,7 @@ pub struct Builder<K, V, S = DefaultHasher> {
     ticker: Option<StartSetting<K, V, S, Duration, Service>>,
     snapshot: Option<SnapshotSetting<K, V, S>>,
     #[cfg(all(feature = "stats-file", unix))]
-    name: Option<(String, fn(&Cache<K, V, S>, String) -> Registration)>,
+    name: Option<NameSetting<K, V, S>>,
     pub(crate) hasher: S,
 }
 

@@ -543,8 +543,8 @@ impl<K, V, S> Inner<K, V, S> {
 
 #[cfg(all(feature = "stats-file", unix))]
 impl<K, V, S> Inner<K, V, S> {
-    /// Writes the figures of the cache, as of the last maintenance, into `record`. Takes no lock but
-    /// those of the flights' shards, briefly, and runs no user code.
+    /// Writes the figures of the cache, as of the last maintenance, into `record`. Takes no lock
+    /// but those of the flights' shards, briefly, and runs no user code.
     pub(crate) fn fill_record(&self, record: &mut Record) {
         let published = self.engine.last_published();
         let capacity = self.engine.thread_states().capacity();

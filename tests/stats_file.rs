@@ -334,6 +334,35 @@ fn file_holds_named_caches_while_they_live() {
     assert_eq!(folder.files(), [""; 0], "removed at the exit");
 }
 
+/// The reader that `python -m hotset top` uses.
+#[test]
+fn reader_in_python_reads_what_rust_writes() {
+    let folder = Folder::new();
+    let mut role = Role::start("users", &folder.0);
+    role.step();
+    role.go_on();
+    role.step();
+    let script = "
+import sys
+import _statsfile
+(process,) = _statsfile.scan(sys.argv[1])
+(cache,) = process.caches
+print(process.kind, process.pid, process.alive, cache.name, cache.hits, cache.capacity, len(cache.samples) > 0)
+";
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("bindings/python/python/hotset");
+    let output = Command::new("python3")
+        .args(["-c", script])
+        .arg(&folder.0)
+        .env("PYTHONPATH", reader)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    let found = String::from_utf8(output.stdout).unwrap();
+    let expected = format!("rust {} True users 10 1000 True", role.child.id());
+    assert_eq!(found.trim(), expected, "{}", String::from_utf8_lossy(&output.stderr));
+    role.kill();
+}
+
 #[test]
 fn hits_alone_rewrite_the_file() {
     let folder = Folder::new();

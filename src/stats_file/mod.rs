@@ -37,8 +37,8 @@
 //!
 //! # Safety for the process
 //!
-//! - The file is written with `pwrite`, not through a mapping: a full disk, or a person who
-//!   truncates the file, cannot raise SIGBUS. A write that fails leaves the previous figures.
+//! - The file is written with `pwrite`, not through a mapping: a full disk, or a file that is
+//!   truncated, cannot raise SIGBUS. A write that fails leaves the previous figures.
 //! - Two slots are written in turn, each with a checksum. A reader takes the newest whole one, so
 //!   that it never sees half an update, also if the process is killed in the middle of a write.
 //! - The file has mode 0600. It is created under a name that does not exist, through no symbolic

@@ -169,6 +169,9 @@ impl Record {
     }
 }
 
+/// A cache to clear, and its number.
+type Target = (u64, Arc<dyn Source>);
+
 #[derive(Default)]
 struct Registry {
     entries: Vec<Entry>,
@@ -244,8 +247,8 @@ fn try_lock(registry: &Mutex<Registry>) -> Option<MutexGuard<'_, Registry>> {
     }
 }
 
-/// A cache's place in the stats file. Dropping it takes the cache out: it waits for a thread that is
-/// rewriting the file, and drops the source.
+/// A cache's place in the stats file. Dropping it takes the cache out: it waits for a thread that
+/// is rewriting the file, and drops the source.
 pub struct Registration(u64);
 
 impl Registration {
@@ -384,12 +387,10 @@ impl Registry {
         _ = writer.write(&mut self.slot, header);
     }
 
-    /// Returns the caches to clear, and the request's number, if a reader has written a new request.
-    fn take_request(&mut self) -> (Vec<(u64, Arc<dyn Source>)>, u64) {
+    /// Returns the number of a new request of a reader, if there is one, and the caches to clear.
+    fn take_request(&mut self) -> Option<(u64, Vec<Target>)> {
         let request = self.writer.as_ref().and_then(Writer::request);
-        let Some(request) = request.filter(|request| request.id != self.answered) else {
-            return (Vec::new(), 0);
-        };
+        let request = request.filter(|request| request.id != self.answered)?;
         self.answered = request.id;
         let wanted = |entry: &&Entry| request.cache == 0 || entry.id == request.cache;
         let sources: Vec<_> = self
@@ -404,20 +405,17 @@ impl Registry {
             format::CLEAR => 0,
             _ => answer::UNKNOWN_OPERATION,
         };
-        if self.answer == 0 {
-            (sources, request.id)
-        } else {
-            (Vec::new(), 0)
-        }
+        (self.answer == 0).then_some((request.id, sources))
     }
 }
 
 /// Prepares the child of a fork: the caches that survive it count from now on, and the first
 /// rewriting is due.
 pub fn fork_child() {
-    _ = registry();
+    let Some(locked) = try_lock(registry()) else { return };
     if DIRECTORY.get().is_some() {
         pulse::start(rewrite);
+        locked.entries.iter().for_each(|entry| entry.source.observe());
     }
 }
 
@@ -438,12 +436,10 @@ fn rewrite_guarded() {
         // The first time in the child of a fork, or the file was removed.
         locked.writer = DIRECTORY.get().and_then(|directory| create(directory).ok());
     }
-    let (sources, request) = locked.take_request();
+    let request = locked.take_request();
     locked.write();
     drop(locked);
-    if sources.is_empty() {
-        return;
-    }
+    let Some((request, sources)) = request else { return };
     let (mut done, mut panics) = (true, Panics::default());
     for (id, source) in sources {
         let mut cleared = false;

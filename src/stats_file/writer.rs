@@ -31,7 +31,10 @@ pub(super) fn unix_nanos() -> u64 {
 fn check_directory(directory: &Path) -> Result<(), StatsFileError> {
     let found = fs::metadata(directory).map_err(|source| StatsFileError::io(directory, source))?;
     if !found.is_dir() {
-        return Err(StatsFileError::io(directory, io::ErrorKind::NotADirectory.into()));
+        return Err(StatsFileError::io(
+            directory,
+            io::Error::from_raw_os_error(libc::ENOTDIR),
+        ));
     }
     const STICKY: u32 = 0o1000;
     let shared = found.mode() & 0o022 != 0 && found.mode() & STICKY == 0;
@@ -47,7 +50,7 @@ impl Writer {
     pub(super) fn create(directory: &Path, language: Language, program: &str) -> Result<Self, StatsFileError> {
         check_directory(directory)?;
         if !system::may_write_to(format::FILE as u64) {
-            return Err(StatsFileError::io(directory, io::ErrorKind::FileTooLarge.into()));
+            return Err(StatsFileError::io(directory, io::Error::from_raw_os_error(libc::EFBIG)));
         }
         let pid = std::process::id();
         let failed = |source| StatsFileError::io(directory, source);
@@ -122,7 +125,7 @@ impl Writer {
             removed = dead && fs::remove_file(&path).is_ok();
             number += u32::from(!removed);
         }
-        Err(io::ErrorKind::AlreadyExists.into())
+        Err(io::Error::from_raw_os_error(libc::EEXIST))
     }
 
     /// Writes the records into the slot that is not the newest. `slot` has room for the header.
@@ -132,7 +135,7 @@ impl Writer {
         header.sequence = self.sequence + 1;
         let offset = format::slot_offset(header.sequence);
         if !system::may_write_to(offset + slot.len() as u64) {
-            return Err(io::ErrorKind::FileTooLarge.into());
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
         format::seal_slot(slot, &header);
         self.file.write_all_at(slot, offset)?;

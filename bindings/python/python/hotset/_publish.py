@@ -26,7 +26,7 @@ def publish(name: str, cache: Any) -> None:
     number, warning = add(name.encode(errors="replace").decode())
     _published[number] = cache
     if warning is not None:
-        warnings.warn(f"HOTSET_STATS has no effect: {warning}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"HOTSET_STATS has no effect: {warning}", RuntimeWarning, stacklevel=4)
 
 
 def _clear(numbers: list[int]) -> None:
@@ -75,10 +75,10 @@ def enable_stats_file(directory: str | os.PathLike[str]) -> None:
 
     Example:
         >>> import hotset
-        >>> hotset.enable_stats_file("/no/such/directory")
+        >>> hotset.enable_stats_file("/no/such/directory")  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
         ...
-        FileNotFoundError: [Errno 2] /no/such/directory does not exist: No such file or directory (os error 2); create the directory with mode 0700
+        FileNotFoundError: [Errno 2] /no/such/directory does not exist: ..; create the directory
     """
     _hotset.enable_stats_file(os.fspath(directory))
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// A store that is in the stats file. The store holds its registration, and drops it first.
 struct StoreSource(*const Store);
 
-// SAFETY: the pointer is used under the lock of the registry only, and the store leaves the registry,
-// under the same lock, before it is dropped. What is read there are atomics.
+// SAFETY: the pointer is used under the lock of the registry only, and the store leaves the
+// registry, under the same lock, before it is dropped. What is read there are atomics.
 unsafe impl Send for StoreSource {}
 // SAFETY: as above.
 unsafe impl Sync for StoreSource {}
@@ -70,8 +70,8 @@ impl Store {
     }
 }
 
-/// Has the caches `id` cleared when the running call returns: by the package's function, which knows
-/// what their objects are.
+/// Has the cache `id` cleared when the running call returns: by the package's function, which
+/// knows what its object is.
 fn clear_later(request: u64, id: u64) {
     let is_first = {
         let mut clears = CLEARS.lock();
