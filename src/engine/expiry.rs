@@ -117,8 +117,8 @@ impl<K, V> ExpirySettings<K, V> {
 
     /// Returns whether the pulse is due, and the caller must run it.
     #[cfg(all(feature = "stats-file", unix))]
-    pub(super) fn claims_pulse(&self, now: u64) -> bool {
-        self.observes_pulse.load(Ordering::Relaxed) && pulse::claim(now)
+    pub(super) fn claims_pulse(&self, now: impl FnOnce() -> u64) -> bool {
+        self.observes_pulse.load(Ordering::Relaxed) && pulse::claim(now())
     }
 
     /// Notes the deadline of an inserted entry. In a race with `reset_next_deadline` the deadline

@@ -252,7 +252,7 @@ impl<K, V> Engine<K, V> {
         }
         panics.catch(|| self.free_tables());
         #[cfg(all(feature = "stats-file", unix))]
-        if self.time.claims_pulse(self.now_catching_panics(&mut panics)) {
+        if self.time.claims_pulse(|| self.now()) {
             panics.catch(pulse::run);
         }
         panics.resume();
@@ -383,7 +383,7 @@ impl<K, V> Engine<K, V> {
     #[inline(never)]
     pub(super) fn expire(&self, now: u64) {
         #[cfg(all(feature = "stats-file", unix))]
-        let claimed = self.time.claims_pulse(now);
+        let claimed = self.time.claims_pulse(|| now);
         let guard = self.pin();
         if let Some(held) = self.work.0.lock.try_lock() {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRE_BUDGET, &self.map, &guard);

@@ -49,3 +49,26 @@ pub(crate) fn run() {
         work();
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn due_pulse_is_claimed_by_one_thread() {
+        // Claimed for a time so far ahead that no other test's call finds it due.
+        let far = 1 << 62;
+        start(|| ());
+        let claimed = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| claim(far))).collect();
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().ok())
+                .filter(|claimed| *claimed)
+                .count()
+        });
+        assert_eq!((claimed, claim(far)), (1, false));
+        assert!(claim(far + INTERVAL));
+    }
+}

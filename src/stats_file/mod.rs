@@ -52,7 +52,9 @@
 //! Stats files need a Unix system; elsewhere [`enable`] fails, and names have no effect. Outside of
 //! Linux a reader takes any process of the same number for the one that wrote the file.
 
+#[cfg_attr(not(unix), allow(dead_code))]
 mod error;
+#[cfg_attr(not(unix), allow(dead_code))]
 mod format;
 mod reader;
 #[cfg(unix)]
