@@ -87,7 +87,7 @@ pub use loading::{Entry, Freshness, Loaded, VacantEntry};
 pub use policy::PolicyKind as Policy;
 pub use reader::{Iter, Keys, Reader};
 pub use settings::{DefaultHasher, RefreshTask};
-pub use stats::{Cause, Stats};
+pub use stats::{Cause, LoadBuckets, Stats};
 
 #[cfg(doctest)]
 mod doc_tests;

@@ -340,6 +340,12 @@ where
     found.is_some()
 }
 
+/// Returns the index of the bucket of [`LoadBuckets`](crate::LoadBuckets) that a load of `nanos`
+/// nanoseconds is counted in.
+pub fn load_bucket(nanos: u64) -> usize {
+    crate::stats::bucket(nanos)
+}
+
 /// Calls `see` with every entry, expired ones included. Each is visited once if no thread changes
 /// the cache during the call.
 ///
