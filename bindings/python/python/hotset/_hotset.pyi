@@ -264,6 +264,9 @@ class Memo:
         as those of functools do.
         """
 
+    def totals(self) -> dict[str, int]:
+        """Returns the counters by name as `stats` does, but counted since the cache was created."""
+
     def clear(self) -> None:
         """Removes all entries, and resets hits and misses."""
 
@@ -561,6 +564,9 @@ class Cache:
         waits, load_time, entries, weight and capacity. hits and misses count from the last clear,
         as those of functools do.
         """
+
+    def totals(self) -> dict[str, int]:
+        """Returns the counters by name as `stats` does, but counted since the cache was created."""
 
     def clear(self) -> None:
         """Removes all entries, and resets hits and misses."""
