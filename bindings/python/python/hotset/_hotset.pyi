@@ -264,6 +264,9 @@ class Memo:
         hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
+    def totals(self) -> dict[str, int]:
+        """Returns the counters by name as `stats` does, but counted since the cache was created."""
+
     def clear(self) -> None:
         """Removes all entries, and resets hits and misses."""
 
@@ -561,6 +564,9 @@ class Cache:
         rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
         hits, misses and stale_hits count from the last clear, as those of functools do.
         """
+
+    def totals(self) -> dict[str, int]:
+        """Returns the counters by name as `stats` does, but counted since the cache was created."""
 
     def clear(self) -> None:
         """Removes all entries, and resets hits and misses."""

@@ -76,9 +76,20 @@ impl Store {
         *self.counts_at_reset.lock() = counts;
     }
 
+    /// Returns what was counted since the last reset, and what is held.
     pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.cache.run_pending();
         let (counts, before) = (self.counts(), *self.counts_at_reset.lock());
+        self.figures(py, counts, before)
+    }
+
+    /// Returns what was counted since the cache was made, resets ignored, and what is held.
+    pub(crate) fn totals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.cache.run_pending();
+        self.figures(py, self.counts(), [0; COUNTS])
+    }
+
+    fn figures<'py>(&self, py: Python<'py>, counts: [u64; COUNTS], before: [u64; COUNTS]) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         for ((name, now), before) in NAMES.into_iter().zip(counts.named).zip(before.named) {
             // Another thread may have reset the counts since they were read here.
