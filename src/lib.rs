@@ -54,6 +54,7 @@ mod key;
 mod loading;
 mod lookup;
 mod map;
+mod metric_table;
 mod negative;
 mod policy;
 mod prim;

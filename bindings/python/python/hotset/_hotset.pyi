@@ -264,7 +264,7 @@ class Memo:
         hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
-    def totals(self) -> dict[str, int]:
+    def totals(self) -> dict[str, Any]:
         """Returns the counters by name as `stats` does, but counted since the cache was created."""
 
     def clear(self) -> None:
@@ -565,7 +565,7 @@ class Cache:
         hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
-    def totals(self) -> dict[str, int]:
+    def totals(self) -> dict[str, Any]:
         """Returns the counters by name as `stats` does, but counted since the cache was created."""
 
     def clear(self) -> None:

@@ -63,7 +63,7 @@ impl Store {
         }
     }
 
-    /// Resets hits and misses.
+    /// Resets hits, misses and stale hits.
     pub(super) fn reset_lookups(&self) {
         let counts = self.counts();
         self.counts_at_reset.lock().named[..LOOKUPS].copy_from_slice(&counts.named[..LOOKUPS]);
@@ -86,10 +86,10 @@ impl Store {
     /// Returns what was counted since the cache was made, resets ignored, and what is held.
     pub(crate) fn totals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.cache.run_pending();
-        self.figures(py, self.counts(), [0; COUNTS])
+        self.figures(py, self.counts(), Counts::default())
     }
 
-    fn figures<'py>(&self, py: Python<'py>, counts: [u64; COUNTS], before: [u64; COUNTS]) -> PyResult<Bound<'py, PyDict>> {
+    fn figures<'py>(&self, py: Python<'py>, counts: Counts, before: Counts) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         for ((name, now), before) in NAMES.into_iter().zip(counts.named).zip(before.named) {
             // Another thread may have reset the counts since they were read here.
@@ -101,7 +101,9 @@ impl Store {
             }
         }
         let buckets: [_; LOAD_BUCKETS] = array::from_fn(|n| {
-            let bound = LoadBuckets::BOUNDS.get(n).map_or(f64::INFINITY, |bound| bound.as_secs_f64());
+            let bound = LoadBuckets::BOUNDS
+                .get(n)
+                .map_or(f64::INFINITY, |bound| bound.as_secs_f64());
             (bound, counts.load_buckets[n].saturating_sub(before.load_buckets[n]))
         });
         dict.set_item("load_buckets", PyTuple::new(py, buckets)?)?;
