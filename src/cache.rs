@@ -526,12 +526,14 @@ impl<K, V, S> Cache<K, V, S> {
 impl<K, V, S> Inner<K, V, S> {
     /// Returns the statistics as of `published`.
     pub(crate) fn stats(&self, published: &Published) -> Stats {
-        let (hits, misses) = self.engine.thread_states().lookups();
+        let (hits, misses, stale_hits) = self.engine.thread_states().lookups();
         let mut stats = Stats {
             hits,
             misses,
+            stale_hits,
             insertions: published.insertions.load(Ordering::Relaxed),
             evictions: published.evictions.load(Ordering::Relaxed),
+            evicted_weight: self.engine.evicted_weight(published),
             expirations: published.expirations.load(Ordering::Relaxed),
             rejections: published.rejections.load(Ordering::Relaxed),
             ..Stats::default()

@@ -76,13 +76,9 @@ pub struct CacheStats {
     pub entries: u64,
     /// The size of the entries in bytes, if the process knows it.
     pub bytes: Option<u64>,
-    /// The counters.
+    /// The counters, without the histogram, which is in `load_buckets`. Those that the process does
+    /// not count are 0.
     pub stats: Stats,
-    /// The number of hits that returned a value that was due for a reload, if the process counts
-    /// them.
-    pub stale_hits: Option<u64>,
-    /// The weight of the evicted entries, if the process counts it.
-    pub evicted_weight: Option<u64>,
     /// The age of the oldest entry, if the process knows it.
     pub age_of_oldest: Option<Duration>,
     /// The latencies of loads: upper bounds, and the number of loads at most that long, but longer
@@ -159,6 +155,9 @@ impl CacheStats {
             load_failures: count(Counter::LoadFailures)?,
             waits: count(Counter::Waits)?,
             load_time: Duration::from_nanos(count(Counter::LoadNanos)?),
+            stale_hits: count(Counter::StaleHits).unwrap_or_default(),
+            evicted_weight: count(Counter::EvictedWeight).unwrap_or_default(),
+            ..Stats::default()
         };
         let buckets = bounds.into_iter().zip(counts).take(record.bucket_count);
         let points = record.points.into_iter().take(record.point_count);
@@ -178,8 +177,6 @@ impl CacheStats {
             entries: record.entries,
             bytes: known(record.bytes),
             stats,
-            stale_hits: count(Counter::StaleHits),
-            evicted_weight: count(Counter::EvictedWeight),
             age_of_oldest: known(record.age).map(Duration::from_nanos),
             load_buckets: buckets
                 .map(|(bound, count)| (known(bound).map_or(Duration::MAX, Duration::from_nanos), count))

@@ -5,12 +5,14 @@
 //! figures are read and written; no user code runs under it, and no handle on a cache is dropped.
 
 use super::error::{Reason, StatsFileError};
-use super::format::{self, COUNTERS, Counter, Language, RECORD, SAMPLES, SLOT_HEADER, SlotHeader, UNKNOWN};
+use super::format::{
+    self, BUCKETS, COUNTERS, Counter, Language, RECORD, SAMPLES, SLOT_HEADER, SlotHeader, TIER2, UNKNOWN,
+};
 use super::system::{self, PerProcess};
 use super::writer::{Writer, unix_nanos};
 use crate::prim::panics::Panics;
 use crate::prim::pulse;
-use crate::stats::Stats;
+use crate::stats::{LoadBuckets, Stats};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -52,9 +54,16 @@ impl Record {
         }
     }
 
-    /// Replaces the counts of loads: those that returned a value, those that failed, and the total
-    /// duration of both.
-    pub fn set_loads(&mut self, loads: u64, failures: u64, time: Duration) {
+    /// Replaces the counts of loads: those that returned a value, those that failed, the total
+    /// duration of both, and their number in each of the buckets of [`LoadBuckets`].
+    pub fn set_loads(&mut self, loads: u64, failures: u64, time: Duration, buckets: &[u64]) {
+        let bounds = LoadBuckets::BOUNDS.iter().map(|bound| bound.as_nanos() as u64);
+        let buckets = buckets.iter().take(BUCKETS).zip(bounds.chain([UNKNOWN]));
+        self.bucket_count = 0;
+        for (number, (count, bound)) in buckets.enumerate() {
+            (self.buckets.0[number], self.buckets.1[number]) = (bound, *count);
+            self.bucket_count = number + 1;
+        }
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(UNKNOWN - 1);
         for (counter, count) in [
             (Counter::Loads, loads),
@@ -63,6 +72,14 @@ impl Record {
         ] {
             self.counters[counter as usize] = count;
         }
+    }
+
+    /// Sets the figures of the second tier: reads that it answered, and that it did not; writes and
+    /// invalidations that it did not confirm; those that it did.
+    pub fn set_tier2(&mut self, hits: u64, misses: u64, failures: u64, writes: u64, invalidations: u64) {
+        let mut figures = [UNKNOWN; TIER2];
+        figures[..5].copy_from_slice(&[hits, misses, failures, writes, invalidations]);
+        self.tier2 = Some(figures);
     }
 
     /// Writes what every cache knows.
@@ -76,13 +93,20 @@ impl Record {
             (Counter::Misses, stats.misses),
             (Counter::Waits, stats.waits),
             (Counter::Insertions, stats.insertions),
+            (Counter::StaleHits, stats.stale_hits),
             (Counter::Evictions, stats.evictions),
+            (Counter::EvictedWeight, stats.evicted_weight),
             (Counter::Rejections, stats.rejections),
             (Counter::Expirations, stats.expirations),
         ] {
             self.counters[counter as usize] = count;
         }
-        self.set_loads(stats.loads, stats.load_failures, stats.load_time);
+        self.set_loads(
+            stats.loads,
+            stats.load_failures,
+            stats.load_time,
+            stats.load_buckets.counts(),
+        );
     }
 }
 

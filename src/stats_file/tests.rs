@@ -85,7 +85,7 @@ fn written_file_is_read() {
     let names: Vec<_> = read.caches.iter().map(|cache| cache.name.as_str()).collect();
     assert_eq!(names, ["users", "pages"]);
     let pages = &read.caches[1];
-    assert_eq!((pages.id, pages.stats.hits, pages.stale_hits), (2, 2, None));
+    assert_eq!((pages.id, pages.stats.hits, pages.stats.stale_hits), (2, 2, 0));
     assert_eq!((pages.capacity, pages.weight, pages.entries), (Some(100), 90, 9));
     assert_eq!(
         pages.load_buckets,

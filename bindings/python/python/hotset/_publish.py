@@ -17,13 +17,13 @@ def publish(name: str, cache: Any) -> None:
 
     Args:
         name: The name.
-        cache: The cache. One without counters of its own is left out.
+        cache: The cache. Of one with a second tier, the first tier is what is shown, and cleared.
     """
-    add = getattr(cache, "publish", None)
-    if add is None:
+    cache = getattr(cache, "_local", cache)
+    if not hasattr(cache, "publish"):
         return
     # A lone surrogate has no UTF-8.
-    number, warning = add(name.encode(errors="replace").decode())
+    number, warning = cache.publish(name.encode(errors="replace").decode())
     _published[number] = cache
     if warning is not None:
         warnings.warn(f"HOTSET_STATS has no effect: {warning}", RuntimeWarning, stacklevel=4)

@@ -51,9 +51,6 @@ thread_local! {
     static WEIGHT: Cell<u64> = const { Cell::new(1) };
 }
 
-/// The number of counts that [`Store::stats`] reports since a reset.
-const COUNTS: usize = 10;
-
 pub(crate) struct Store {
     /// The first field, so that it is dropped before the others, which the stats file reads.
     published: Published,
@@ -77,7 +74,7 @@ pub(crate) struct Store {
     /// Misses of callers that then waited for another caller's load.
     joined_misses: Counter,
     /// The counts at the last reset.
-    counts_at_reset: GilCell<[u64; COUNTS]>,
+    counts_at_reset: GilCell<stats::Counts>,
     trust: TrustCell,
 }
 

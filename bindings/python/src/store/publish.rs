@@ -6,11 +6,12 @@ use crate::gil_cell::GilCell;
 use crate::objects::Object;
 use hotset::raw::stats_file::{self as raw, Record, Registration, Source};
 use hotset::stats_file::{self, Language};
+use hotset::tier2::Namespace;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A store that is in the stats file. The store holds its registration, and drops it first.
 struct StoreSource(*const Store);
@@ -23,7 +24,11 @@ unsafe impl Sync for StoreSource {}
 
 /// The place of a store in the stats file.
 #[derive(Default)]
-pub(super) struct Published(GilCell<Option<Registration>>);
+pub(super) struct Published {
+    registration: GilCell<Option<Registration>>,
+    /// The second tier's part of this cache.
+    tier2: Mutex<Option<Namespace>>,
+}
 
 /// The function that clears caches by their numbers: the package's.
 static CLEAR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -53,8 +58,33 @@ impl Store {
     /// Replaces what the engine counts by what users of the wheel see.
     fn fill_record(&self, record: &mut Record) {
         let (loads, failures, waits) = self.loads.counts();
-        record.set_loads(loads.saturating_sub(failures), failures, self.loads.load_time());
+        let buckets = self.loads.buckets();
+        record.set_loads(
+            loads.saturating_sub(failures),
+            failures,
+            self.loads.load_time(),
+            &buckets,
+        );
+        // Not waited for: the registry's lock is held.
+        if let Ok(tier2) = self.published.tier2.try_lock()
+            && let Some(namespace) = &*tier2
+        {
+            let stats = namespace.stats();
+            record.set_tier2(
+                stats.hits.get() + stats.negative_hits.get() + stats.stale_while_revalidate.get(),
+                stats.misses.get(),
+                stats.unconfirmed.get(),
+                stats.writes.get() + stats.fills.get(),
+                stats.removals.get(),
+            );
+        }
         record.set_lookups(|hits, misses| (hits, misses.saturating_sub(self.uncounted_misses()), waits));
+    }
+
+    /// Has the stats file show the counters of the second tier as well.
+    pub(crate) fn show_tier2(&self, namespace: Namespace) {
+        let mut tier2 = self.published.tier2.lock().unwrap_or_else(PoisonError::into_inner);
+        *tier2 = Some(namespace);
     }
 
     /// Puts the store into the stats file, under `name`, until it is dropped. Returns its number
@@ -64,7 +94,7 @@ impl Store {
     pub(crate) fn publish(&self, name: &str) -> (u64, Option<String>) {
         let (registration, failed) = raw::register(name.to_owned(), Arc::new(StoreSource(self)), true);
         let id = registration.id();
-        let previous = self.published.0.lock().replace(registration);
+        let previous = self.published.registration.lock().replace(registration);
         drop(previous); // unlocked: it waits for a thread that is rewriting the file
         (id, failed.map(|failed| failed.to_string()))
     }
