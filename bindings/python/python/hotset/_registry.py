@@ -77,6 +77,7 @@ def list_named(name: str, cache: Any) -> None:
     """
     with _lock:
         _named[name] = ref(cache, partial(_forget, name))
+    publish(name, cache)
 
 
 def _forget(name: str, reference: ReferenceType[Any]) -> None:
