@@ -24,6 +24,7 @@
 //! lock around a callback, which may use the cache.
 
 use crate::cache::{Cache, Inner};
+use crate::clock::COARSE_LAG;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
@@ -134,7 +135,8 @@ where
 
 /// Does what [`get_exclusive`] does, with a condition: in a cache whose entries may expire, an
 /// entry that was found is a miss unless `allowed` returns true for the current time, in
-/// nanoseconds of [`clock_nanos`]. In other caches `allowed` is called with 0, or not at all.
+/// nanoseconds of [`clock_nanos`], or a time that is a little later. In other caches `allowed` is
+/// called with 0, or not at all.
 ///
 /// # Safety
 ///
@@ -143,7 +145,7 @@ where
 pub unsafe fn get_exclusive_if<K, V, S, Q, R>(
     cache: &Cache<K, V, S>,
     key: &Q,
-    allowed: impl FnOnce(u64) -> bool,
+    allowed: impl Fn(u64) -> bool,
     read: impl FnOnce(&V) -> R,
 ) -> Option<R>
 where
@@ -156,6 +158,12 @@ where
     match cache.0.lookup_fast(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
         Err(Some(found)) if cache.0.engine.hits_only_mark() => {
+            if let Some(earliest) = cache.0.engine.coarse_now()
+                && allowed(earliest + COARSE_LAG)
+                && let Some(entry) = cache.0.hit_not_expiring(found, earliest, &guard)
+            {
+                return Some(read(&entry.value));
+            }
             let now = cache.0.engine.now();
             if !allowed(now) {
                 cache.0.engine.thread_states().count(&guard, false);
