@@ -457,7 +457,7 @@ fn native_callback<'py>(
 mod legacy {
     //! The profile function of Python 3.11, which has no `sys.monitoring`.
 
-    use super::{Bound, Function, Kind, Known, Object, PyResult, Python, ffi, ffi_guard, recording};
+    use super::{Bound, Function, Kind, Known, Object, PyResult, Python, ffi, ffi_guard, recent, recording};
     use std::ffi::c_int;
     use std::ptr;
 
@@ -482,6 +482,30 @@ mod legacy {
     ) -> c_int {
         if what != ffi::PyTrace_CALL && what != ffi::PyTrace_RETURN {
             return 0;
+        }
+        // The fast path: a plain function that is only counted, or a call that is not observed.
+        if let Some(recording) = recording() {
+            // SAFETY: a new reference to the frame's code, which the frame keeps alive.
+            let code = unsafe {
+                let code: Object = ffi::PyFrame_GetCode(frame).cast();
+                ffi::Py_DECREF(code);
+                code
+            };
+            let done = match recent(recording, code) {
+                Some(function) if function.kind != Kind::Plain => false,
+                Some(function) if what == ffi::PyTrace_CALL => recording.count(function),
+                Some(function) => {
+                    let value = (!value.is_null()).then_some(value);
+                    if recording.is_observed_end(function) {
+                        return ffi_guard(-1, |py| recording.end(py, function, value).map(|()| 0));
+                    }
+                    true
+                }
+                None => false,
+            };
+            if done {
+                return 0;
+            }
         }
         ffi_guard(-1, |py| run(py, frame, what, value).map(|()| 0))
     }

@@ -18,6 +18,8 @@ Verdict = Literal["cache", "maybe", "no"]
 _WORTH = 0.01
 # The share of what an unlimited cache saves that the proposed size must save.
 _ENOUGH = 0.95
+# What the measured time of a single call may be wrong by, in seconds.
+_UNCERTAIN = 200e-9
 _SIDE_EFFECTS = frozenset({"print", "input", "open", "exec", "exit", "setattr", "delattr", "breakpoint"})
 _IMPURE = {
     "time": "the time",
@@ -157,15 +159,16 @@ def _judge(function: Function, recorder: Recorder) -> Finding:
     _save(finding, function, recorder.hit_cost)
     against = _objections(finding, function)
     # The outermost calls of a recursive function are not cheap, though most are.
-    cheap = finding.mean < 2 * recorder.hit_cost and not function.recursive
+    cheap = finding.mean < 2 * recorder.hit_cost + _UNCERTAIN and not function.recursive
     worth = finding.saved >= _WORTH * recorder.elapsed / 1e9 and finding.saved > 0
     doubts = _doubts(finding, function)
-    if against:
+    if not finding.repeats and not function.raised:
+        finding.reasons.append(f"no arguments were repeated in {_calls(finding.observed, 'observed call')}")
         finding.reasons += against
-    elif not finding.repeats:
-        finding.reasons.append(f"no arguments were repeated in {finding.observed:,} observed calls")
+    elif against:
+        finding.reasons += against
     elif cheap:
-        finding.reasons.append(f"too cheap: a call takes {_time(finding.mean)}, and a hit {_time(recorder.hit_cost)}")
+        finding.reasons.append(f"too cheap: a call takes about {_time(finding.mean)}, and a hit {_time(recorder.hit_cost)}")
     elif not worth:
         share = finding.saved / (recorder.elapsed / 1e9) if recorder.elapsed else 0.0
         finding.reasons.append(f"little to save: {_time(finding.saved)}, {share:.1%} of the elapsed time")
@@ -280,6 +283,10 @@ def _doubts(finding: Finding, function: Function) -> list[str]:
     if function.raised and function.raised < function.completed:
         reasons.append(f"note: {function.raised:,} of {function.completed:,} calls raised; exceptions are not cached without `negative_ttl`")
     return reasons
+
+
+def _calls(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _merits(finding: Finding, function: Function) -> list[str]:

@@ -48,6 +48,11 @@ _CALLABLES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, t
 # Flags of classes: made at run time, and not to be called.
 _HEAP_TYPE, _NO_NEW = 1 << 9, 1 << 7
 _mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_flags: Callable[[type], int] = type.__dict__["__flags__"].__get__
+_basicsize: Callable[[type], int] = type.__dict__["__basicsize__"].__get__
+_qualname: Callable[[type], str] = type.__dict__["__qualname__"].__get__
+name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
+"""Returns the name of a class without calling its metaclass."""
 _class_dict: Callable[[type], types.MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
 _BUFFERS = {("builtins", "bytearray"), ("builtins", "memoryview"), ("array", "array"), ("numpy", "ndarray")}
 _MISSING = object()
@@ -87,14 +92,14 @@ class Kind:
                 return describe
         for builtin, describe in ((list, Description.list), (deque, Description.deque), (dict, Description.dict), (set, Description.set)):
             if builtin in bases:
-                self.unhashable = self._hash_of(bases) is builtin
+                self.unhashable = self._hash_of(bases) is None
                 return describe
-        if (kind.__module__, kind.__name__) in _BUFFERS:
+        if (_class_dict(kind).get("__module__", "builtins"), name_of(kind)) in _BUFFERS:
             self.unhashable = True
             return Description.buffer
         owner = self._hash_of(bases)
         self.unhashable = owner is None
-        self.own_hash = owner is not None and isinstance(_class_dict(owner).get("__hash__"), types.FunctionType)
+        self.own_hash = owner is not None and type(_class_dict(owner).get("__hash__")) is types.FunctionType
         return Description.instance_by_identity if owner is object else Description.instance
 
     @staticmethod
@@ -201,14 +206,14 @@ class Description:
             return 0
         found = kind_of(kind)
         if found.unhashable and not self.unhashable:
-            self.unhashable = kind.__name__
+            self.unhashable = name_of(kind)
         if found.own_hash and not self.own_hash:
-            self.own_hash = kind.__name__
+            self.own_hash = name_of(kind)
         return found.describe(self, value, depth + 1)
 
     def value(self, value: Any, depth: int) -> int:
         self.size += 64
-        return hash(("value", type(value).__name__, hash(value)))
+        return hash(("value", name_of(type(value)), hash(value)))
 
     def string(self, value: Any, depth: int) -> int:
         self.is_plain &= type(value) is str
@@ -295,11 +300,11 @@ class Description:
 
     def member(self, value: Any, depth: int) -> int:
         name: Any = object.__getattribute__(value, "__dict__").get("_name_")
-        return hash(("member", type(value).__qualname__, name if type(name) is str else id(value)))
+        return hash(("member", _qualname(type(value)), name if type(name) is str else id(value)))
 
     def callable(self, value: Any, depth: int) -> int:
         if type(value) is types.BuiltinFunctionType or type(value) is type:
-            return hash(("named", value.__name__, id(value)))
+            return hash(("named", id(value)))
         if type(value) is types.MethodType:
             return hash(("method", self(value.__func__, depth), self(value.__self__, depth)))
         return self.identity(value, depth)
@@ -332,10 +337,11 @@ class Description:
         if attributes is None:
             return self.opaque(value, depth)
         parameters = _class_dict(kind).get("__dataclass_params__")
-        self.changeable |= not getattr(parameters, "frozen", False)
+        is_frozen = name_of(type(parameters)) == "_DataclassParams" and parameters.frozen
+        self.changeable |= not is_frozen
         self.size += 56 + 32 * len(attributes)
         described = [(hash(name), self(each, depth)) for name, each in self._first(iter(sorted(attributes.items())))]
-        return hash(("instance", kind.__module__, kind.__qualname__, *described))
+        return hash(("instance", _qualname(kind), *described))
 
 
 def attributes_of(value: Any, kind: type) -> dict[str, Any] | None:
@@ -353,7 +359,7 @@ def attributes_of(value: Any, kind: type) -> dict[str, Any] | None:
         if base is object:
             continue
         # A class of C, whose data is not in attributes.
-        if not base.__flags__ & _HEAP_TYPE or base.__flags__ & _NO_NEW or type(members.get("__new__")) is types.BuiltinFunctionType:
+        if not _flags(base) & _HEAP_TYPE or _flags(base) & _NO_NEW or type(members.get("__new__")) is types.BuiltinFunctionType:
             return None
         for name, member in members.items():
             if type(member) is types.MemberDescriptorType:
@@ -367,4 +373,4 @@ def attributes_of(value: Any, kind: type) -> dict[str, Any] | None:
             if type(content) is dict:
                 # A copy in one step, since other threads may change it.
                 found.update({name: each for name, each in content.copy().items() if type(name) is str})
-    return None if not found and kind.__basicsize__ > object.__basicsize__ + 16 else found
+    return None if not found and _basicsize(kind) > object.__basicsize__ + 16 else found

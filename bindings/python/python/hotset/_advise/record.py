@@ -21,7 +21,7 @@ from time import perf_counter_ns
 from types import CodeType, FrameType
 from typing import Any
 
-from hotset._advise.observe import Description, token_of
+from hotset._advise.observe import Description, name_of, token_of
 from hotset._hotset import CallSampler
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -33,8 +33,10 @@ _FIRST = 100
 _BURST = 500
 _SKIP = 256
 # The time of observation, as a share of the program's own time; of a single function's time.
-_SHARE = 0.25
+_SHARE = 0.15
 _SHARE_OF_FUNCTION = 0.05
+# A recursive function with fewer nanoseconds per call is not observed from its outermost call on.
+_FAST = 2000
 _MAX_CALLS = 300_000
 _MAX_ALL_CALLS = 2_000_000
 _MAX_KEYS = 200_000
@@ -283,7 +285,8 @@ class Recorder:
             flags = code.co_flags
             name = code.co_name
             if not flags & CO_OPTIMIZED or (name[:1] == "<" and name != "<lambda>") or not self._is_own(code.co_filename):
-                return -1, b"", code.co_filename[:1] != "<"
+                # The code of modules and classes is freed when it has run, and its address reused.
+                return -1, b"", bool(flags & CO_OPTIMIZED) and code.co_filename[:1] != "<"
             kind = 1 if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) else 2 if flags & CO_COROUTINE else 0
             return kind, code.co_code if kind and sys.version_info < (3, 12) else b"", True
         except Exception as error:
@@ -311,8 +314,13 @@ class Recorder:
                 count = _BURST
         if count and not function.returns:
             self._report_returns(function, True)
-        elif not count and function.returns and sys.version_info >= (3, 12) and self._sampler.in_progress(index) <= 0:
-            self._report_returns(function, False)
+        elif not count and function.returns and sys.version_info >= (3, 12):
+            if self._sampler.in_progress(index) <= 0:
+                self._report_returns(function, False)
+            elif function.recursive and function.own < _FAST * function.completed:
+                # Its outer calls would have the interpreter report each return of the inner ones.
+                self._report_returns(function, False)
+                self._abandon(function)
         return count or -_SKIP
 
     def _report_returns(self, function: Function, on: bool) -> None:
@@ -320,6 +328,16 @@ class Recorder:
             sys.monitoring.set_local_events(self._tool, function.code, sys.monitoring.events.PY_RETURN if on else 0)
         function.returns = on
         self._sampler.set_returns(function.index, on)
+
+    def _abandon(self, function: Function) -> None:
+        """Ends the observation of the calls of a function that are in progress."""
+        for address, call in list(self._calls.items()):
+            if call.function is function:
+                del self._calls[address]
+                if call in call.thread.stack:
+                    call.thread.stack.remove(call)
+        for stream in function.streams.values():
+            stream.depth = 0
 
     def _begin(self, index: int) -> bool:
         entered = perf_counter_ns()
@@ -473,7 +491,7 @@ class Recorder:
         function.none_results += value is None
         function.partial_results |= description.is_partial
         if len(function.result_types) < 5:
-            function.result_types.add(type(value).__name__)
+            function.result_types.add(name_of(type(value)))
         before = function.results.get(call.key)
         if before is not None:
             function.repeats += 1

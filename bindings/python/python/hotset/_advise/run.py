@@ -139,7 +139,8 @@ def _without_own_frames(traceback: TracebackType | None) -> TracebackType | None
 
 def _print_and_exit(error: BaseException) -> NoReturn:
     """Prints an exception as Python does, and makes Python exit as it would."""
-    sys.excepthook(type(error), error, _without_own_frames(error.__traceback__))
+    error.__traceback__ = _without_own_frames(error.__traceback__)
+    sys.excepthook(type(error), error, error.__traceback__)
     if not isinstance(error, KeyboardInterrupt):
         sys.exit(1)
     # Python ends by the signal itself if it sees this exception last, and prints nothing more.
