@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import hotset
-from hotset._advise.record import Function, Stream
+from hotset._advise.record import Function
 
 _SIZES = (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
 # Longer streams are replayed up to here: the later calls change the ratio little.
@@ -116,5 +116,7 @@ def distinct_of(function: Function) -> int:
     Args:
         function: A function that was recorded.
     """
-    streams: list[Stream] = list(function.streams.values())
-    return len(set().union(*[stream.keys for stream in streams])) if streams else 0
+    keys: set[int] = set()
+    for stream in function.streams.values():
+        keys.update(stream.keys)
+    return len(keys)

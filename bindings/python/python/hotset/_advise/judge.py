@@ -5,6 +5,7 @@ import dis
 import os
 import time
 from dataclasses import dataclass, field
+from statistics import median
 from types import CodeType
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ _WORTH = 0.01
 _ENOUGH = 0.95
 # What the measured time of a single call may be wrong by, in seconds.
 _UNCERTAIN = 200e-9
+_CHEAP_MEAN = 5e-6
 _SIDE_EFFECTS = frozenset({"print", "input", "open", "exec", "exit", "setattr", "delattr", "breakpoint"})
 _IMPURE = {
     "time": "the time",
@@ -140,8 +142,7 @@ def judge(recorder: Recorder) -> list[Finding]:
     """
     recorder.hit_cost = hit_cost()
     findings = [_judge(function, recorder) for function in recorder.observed_functions()]
-    order = {"cache": 0, "maybe": 1, "no": 2}
-    return sorted(findings, key=lambda finding: (order[finding.verdict], -finding.saved, -finding.time))
+    return sorted(findings, key=lambda finding: (not finding.decorator, -finding.saved, -finding.time))
 
 
 def _judge(function: Function, recorder: Recorder) -> Finding:
@@ -159,7 +160,8 @@ def _judge(function: Function, recorder: Recorder) -> Finding:
     _save(finding, function, recorder.hit_cost)
     against = _objections(finding, function)
     # The outermost calls of a recursive function are not cheap, though most are.
-    cheap = finding.mean < 2 * recorder.hit_cost + _UNCERTAIN and not function.recursive
+    # (A call that the system interrupts seems to take milliseconds, so the mean is no measure.)
+    cheap = _median(function) < 2 * recorder.hit_cost + _UNCERTAIN and finding.mean < _CHEAP_MEAN and not function.recursive
     worth = finding.saved >= _WORTH * recorder.elapsed / 1e9 and finding.saved > 0
     doubts = _doubts(finding, function)
     if not finding.repeats and not function.raised:
@@ -168,7 +170,7 @@ def _judge(function: Function, recorder: Recorder) -> Finding:
     elif against:
         finding.reasons += against
     elif cheap:
-        finding.reasons.append(f"too cheap: a call takes about {_time(finding.mean)}, and a hit {_time(recorder.hit_cost)}")
+        finding.reasons.append(f"too cheap: a call takes about {_time(_median(function))}, and a hit {_time(recorder.hit_cost)}")
     elif not worth:
         share = finding.saved / (recorder.elapsed / 1e9) if recorder.elapsed else 0.0
         finding.reasons.append(f"little to save: {_time(finding.saved)}, {share:.1%} of the elapsed time")
@@ -204,19 +206,13 @@ def _measure(finding: Finding, function: Function) -> None:
 def _save(finding: Finding, function: Function, cost: float) -> None:
     """Sets what a cache would have saved, from the curve of the observed calls."""
     curve = curve_of(function)
-    scale = function.calls / max(1, function.observed)
-    observed = max(1, sum(time for stream in function.streams.values() for time in stream.times if time > 0))
+    # Nested calls of a recursive function are within the time of the outermost ones.
+    outermost = max(1, sum(time for stream in function.streams.values() for time, depth in zip(stream.times, stream.depths, strict=False) if time > 0 and not depth))
+    scale = finding.calls / max(1, function.observed)
 
     def saved(size: Size) -> float:
-        if function.recursive and scale > 1:
-            # The nested calls that were not observed are not in the stream: what remains is one
-            # call for each of the distinct arguments that the cache can hold.
-            own = (finding.own or 0.0) / max(1, function.calls)
-            kept = size.lookups - size.hits if size.lookups else finding.distinct
-            return max(0.0, finding.time - kept * own - size.lookups * cost)
-        if function.recursive:
-            return max(0.0, min(finding.time, size.saved / 1e9) - size.lookups * cost)
-        return max(0.0, finding.time * (size.saved / observed) - function.calls * cost)
+        share = min(1.0, size.saved / outermost)
+        return max(0.0, finding.time * share - size.lookups * scale * cost)
 
     for size in curve:
         entry = {"maxsize": float(size.maxsize), "hit_ratio": size.hit_ratio, "saved": saved(size)}
@@ -225,7 +221,10 @@ def _save(finding: Finding, function: Function, cost: float) -> None:
     for entry in finding.curve:
         if entry["saved"] >= _ENOUGH * best:
             finding.maxsize, finding.hit_ratio, finding.saved = int(entry["maxsize"]), entry["hit_ratio"], entry["saved"]
-            return
+            break
+    # The calls that were not observed had other arguments, too.
+    if scale > 1 and finding.distinct > finding.maxsize // 2:
+        finding.maxsize *= 2
 
 
 def _objections(finding: Finding, function: Function) -> list[str]:
@@ -265,7 +264,7 @@ def _doubts(finding: Finding, function: Function) -> list[str]:
     effects = effects_of(function.code)
     if effects:
         reasons.append("check: " + "; ".join(effects))
-    if function.different:
+    if function.different and _ttl(function) is not None:
         reasons.append(f"check: equal arguments gave different results in {function.different:,} of {function.repeats:,} repeated calls: hence the ttl")
     if function.mutable_results and not function.mutated_results:
         names = ", ".join(sorted(function.result_types))
@@ -283,6 +282,12 @@ def _doubts(finding: Finding, function: Function) -> list[str]:
     if function.raised and function.raised < function.completed:
         reasons.append(f"note: {function.raised:,} of {function.completed:,} calls raised; exceptions are not cached without `negative_ttl`")
     return reasons
+
+
+def _median(function: Function) -> float:
+    """Returns the median time of the observed calls, in seconds."""
+    times = [time for stream in function.streams.values() for time in stream.times if time >= 0]
+    return median(times) / 1e9 if times else 0.0
 
 
 def _calls(number: int, noun: str) -> str:

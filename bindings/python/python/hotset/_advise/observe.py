@@ -55,6 +55,15 @@ name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
 """Returns the name of a class without calling its metaclass."""
 _class_dict: Callable[[type], types.MappingProxyType[str, Any]] = type.__dict__["__dict__"].__get__
 _BUFFERS = {("builtins", "bytearray"), ("builtins", "memoryview"), ("array", "array"), ("numpy", "ndarray")}
+# The methods of builtin classes, for objects of their subclasses.
+_tuple: Any = tuple
+_list: Any = list
+_deque: Any = deque
+_dict: Any = dict
+_set: Any = set
+_frozenset: Any = frozenset
+class_of: Callable[[Any], type[Any]] = type
+"""Returns the class of an object, not what it claims by `__class__`."""
 _MISSING = object()
 
 
@@ -78,19 +87,26 @@ class Kind:
             return Description.callable
         if Enum in bases:
             return Description.member
-        for builtin, describe in (
+        frozen: tuple[tuple[type[Any], Callable[[Description, Any, int], int]], ...] = (
             (str, Description.string),
             (bytes, Description.bytes),
             (int, Description.integer),
             (float, Description.float),
             (tuple, Description.tuple),
             (frozenset, Description.frozenset),
-        ):
+        )
+        for builtin, describe in frozen:
             if builtin in bases:
                 if kind is not builtin and self._hash_of(bases) is not builtin:
                     self.own_hash = True
                 return describe
-        for builtin, describe in ((list, Description.list), (deque, Description.deque), (dict, Description.dict), (set, Description.set)):
+        changeable: tuple[tuple[type[Any], Callable[[Description, Any, int], int]], ...] = (
+            (list, Description.list),
+            (deque, Description.deque),
+            (dict, Description.dict),
+            (set, Description.set),
+        )
+        for builtin, describe in changeable:
             if builtin in bases:
                 self.unhashable = self._hash_of(bases) is None
                 return describe
@@ -189,7 +205,7 @@ class Description:
             value: The object.
             depth: How deep it is within another.
         """
-        kind: type = type(value)
+        kind = class_of(value)
         self.nodes += 1
         if kind is int:
             self.size += 32
@@ -213,7 +229,7 @@ class Description:
 
     def value(self, value: Any, depth: int) -> int:
         self.size += 64
-        return hash(("value", name_of(type(value)), hash(value)))
+        return hash(("value", name_of(class_of(value)), hash(value)))
 
     def string(self, value: Any, depth: int) -> int:
         self.is_plain &= type(value) is str
@@ -241,40 +257,40 @@ class Description:
 
     def tuple(self, value: Any, depth: int) -> int:
         self.is_plain &= type(value) is tuple
-        self.size += 40 + 8 * tuple.__len__(value)
-        return hash(("tuple", *[self(each, depth) for each in self._first(tuple.__iter__(value))]))
+        self.size += 40 + 8 * _tuple.__len__(value)
+        return hash(("tuple", *[self(each, depth) for each in self._first(_tuple.__iter__(value))]))
 
     def list(self, value: Any, depth: int) -> int:
         self.changeable = True
         self.is_plain &= type(value) is list
-        self.size += 56 + 8 * list.__len__(value)
-        return hash(("list", *[self(each, depth) for each in self._first(list.__iter__(value))]))
+        self.size += 56 + 8 * _list.__len__(value)
+        return hash(("list", *[self(each, depth) for each in self._first(_list.__iter__(value))]))
 
     def deque(self, value: Any, depth: int) -> int:
         self.changeable = True
         self.is_plain &= type(value) is deque
-        self.size += 600 + 8 * deque.__len__(value)
-        return hash(("deque", *[self(each, depth) for each in self._first(deque.__iter__(value))]))
+        self.size += 600 + 8 * _deque.__len__(value)
+        return hash(("deque", *[self(each, depth) for each in self._first(_deque.__iter__(value))]))
 
     def dict(self, value: Any, depth: int) -> int:
         self.changeable = True
         self.is_plain &= type(value) is dict
-        self.size += 64 + 100 * dict.__len__(value)
-        items = [(self(key, depth), self(each, depth)) for key, each in self._first(iter(dict.items(value)))]
+        self.size += 64 + 100 * _dict.__len__(value)
+        items = [(self(key, depth), self(each, depth)) for key, each in self._first(iter(_dict.items(value)))]
         # Equal dicts may have their keys in another order.
         return hash(("dict", *sorted(items)))
 
     def set(self, value: Any, depth: int) -> int:
         self.changeable = True
         self.is_plain &= type(value) is set
-        self.size += 200 + 32 * set.__len__(value)
-        return hash(("set", *sorted(self(each, depth) for each in self._first(set.__iter__(value)))))
+        self.size += 200 + 32 * _set.__len__(value)
+        return hash(("set", *sorted(self(each, depth) for each in self._first(_set.__iter__(value)))))
 
     def frozenset(self, value: Any, depth: int) -> int:
         self.is_plain &= type(value) is frozenset
-        self.size += 200 + 32 * frozenset.__len__(value)
+        self.size += 200 + 32 * _frozenset.__len__(value)
         # Equal to a set of the same values.
-        return hash(("set", *sorted(self(each, depth) for each in self._first(frozenset.__iter__(value)))))
+        return hash(("set", *sorted(self(each, depth) for each in self._first(_frozenset.__iter__(value)))))
 
     def _first(self, values: Any) -> Any:
         """Yields values, as many as may still be seen."""
@@ -300,7 +316,7 @@ class Description:
 
     def member(self, value: Any, depth: int) -> int:
         name: Any = object.__getattribute__(value, "__dict__").get("_name_")
-        return hash(("member", _qualname(type(value)), name if type(name) is str else id(value)))
+        return hash(("member", _qualname(class_of(value)), name if type(name) is str else id(value)))
 
     def callable(self, value: Any, depth: int) -> int:
         if type(value) is types.BuiltinFunctionType or type(value) is type:
@@ -332,12 +348,12 @@ class Description:
     def instance(self, value: Any, depth: int) -> int:
         """Describes an object by its attributes."""
         self.is_plain = False
-        kind = type(value)
+        kind = class_of(value)
         attributes = attributes_of(value, kind)
         if attributes is None:
             return self.opaque(value, depth)
-        parameters = _class_dict(kind).get("__dataclass_params__")
-        is_frozen = name_of(type(parameters)) == "_DataclassParams" and parameters.frozen
+        parameters: Any = _class_dict(kind).get("__dataclass_params__")
+        is_frozen = name_of(class_of(parameters)) == "_DataclassParams" and bool(parameters.frozen)
         self.changeable |= not is_frozen
         self.size += 56 + 32 * len(attributes)
         described = [(hash(name), self(each, depth)) for name, each in self._first(iter(sorted(attributes.items())))]
@@ -369,8 +385,8 @@ def attributes_of(value: Any, kind: type) -> dict[str, Any] | None:
                     continue
         getter = members.get("__dict__")
         if type(getter) is types.GetSetDescriptorType:
-            content = getter.__get__(value, kind)
-            if type(content) is dict:
+            content: Any = getter.__get__(value, kind)
+            if class_of(content) is dict:
                 # A copy in one step, since other threads may change it.
                 found.update({name: each for name, each in content.copy().items() if type(name) is str})
     return None if not found and _basicsize(kind) > object.__basicsize__ + 16 else found

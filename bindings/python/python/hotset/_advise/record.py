@@ -21,7 +21,7 @@ from time import perf_counter_ns
 from types import CodeType, FrameType
 from typing import Any
 
-from hotset._advise.observe import Description, name_of, token_of
+from hotset._advise.observe import Description, class_of, name_of, token_of
 from hotset._hotset import CallSampler
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -32,9 +32,10 @@ _get_frame = sys._getframe  # pyright: ignore[reportPrivateUsage]
 _FIRST = 100
 _BURST = 500
 _SKIP = 256
-# The time of observation, as a share of the program's own time; of a single function's time.
-_SHARE = 0.15
-_SHARE_OF_FUNCTION = 0.05
+# The time of observation, as a share of the function's own time, and the share of the program's
+# elapsed time that all observation may have taken: for functions by the nanoseconds of a call.
+_SLOW = 10_000
+_SHARES_OF_SLOW, _SHARES_OF_FAST = (0.25, 0.6), (0.05, 0.2)
 # A recursive function with fewer nanoseconds per call is not observed from its outermost call on.
 _FAST = 2000
 _MAX_CALLS = 300_000
@@ -78,12 +79,12 @@ class Function:
         in_class = bool(parent) and not parent.endswith("<locals>")
         self.is_method = in_class and bool(self.parameters) and self.parameters[0] in ("self", "cls", "mcs")
         self.streams: dict[int, Stream] = {}
-        self.calls = self.observed = self.completed = self.raised = 0
+        self.calls = self.planned = self.observed = self.completed = self.raised = 0
         self.returns = False
         # In nanoseconds.
         self.overhead = self.time = self.own = self.max_time = 0
-        # By key: the digest of the last result, when it was seen, whether it is exact.
-        self.results: dict[int, tuple[int, int]] = {}
+        # By key: the digest of the last result, when it was seen, how often the key was.
+        self.results: dict[int, list[int]] = {}
         self.repeats = self.same = self.different = self.unknown = 0
         self.first_change: int | None = None
         self.instances: set[int] = set()
@@ -97,6 +98,11 @@ class Function:
         self.changed_arguments = 0
         # Results that may be changed by callers: a digest, and the object or a weak reference.
         self.kept: deque[tuple[int, Any, bool]] = deque()
+
+
+    def mean(self) -> float:
+        """Returns the mean nanoseconds of a call; of a recursive one, without its callees."""
+        return (self.own if self.recursive else self.time) / max(1, self.completed)
 
 
 class Call:
@@ -310,8 +316,11 @@ class Recorder:
             count = _FIRST
         elif function.observed < _MAX_CALLS and self._entries < _MAX_ALL_CALLS and function.code.co_filename != _CALIBRATION:
             elapsed = perf_counter_ns() - self._started - self.overhead
-            if self.overhead < _SHARE * elapsed or function.overhead < _SHARE_OF_FUNCTION * function.time:
+            mean = function.mean()
+            of_function, of_program = _SHARES_OF_SLOW if mean >= _SLOW else _SHARES_OF_FAST
+            if self.overhead < of_program * elapsed and function.overhead < of_function * mean * function.planned:
                 count = _BURST
+        function.planned += count or _SKIP
         if count and not function.returns:
             self._report_returns(function, True)
         elif not count and function.returns and sys.version_info >= (3, 12):
@@ -483,6 +492,12 @@ class Recorder:
         self.overhead += spent
 
     def _result(self, function: Function, call: Call, value: Any, now: int) -> None:
+        before = function.results.get(call.key)
+        if before is not None:
+            before[2] += 1
+            # Of the later results with equal arguments some are enough.
+            if before[2] > 3 and before[2] % 4:
+                return
         description = Description(by_value=True)
         digest = description(value)
         function.sized += 1
@@ -491,8 +506,7 @@ class Recorder:
         function.none_results += value is None
         function.partial_results |= description.is_partial
         if len(function.result_types) < 5:
-            function.result_types.add(name_of(type(value)))
-        before = function.results.get(call.key)
+            function.result_types.add(name_of(class_of(value)))
         if before is not None:
             function.repeats += 1
             if before[0] == digest:
@@ -503,9 +517,9 @@ class Recorder:
                 function.different += 1
                 age = now - before[1]
                 function.first_change = age if function.first_change is None else min(function.first_change, age)
-                function.results[call.key] = digest, now
+                before[:2] = digest, now
         elif len(function.results) < _MAX_KEYS:
-            function.results[call.key] = digest, now
+            function.results[call.key] = [digest, now, 1]
         if description.changeable:
             function.mutable_results += 1
             self._keep(function, description, digest, value)

@@ -111,6 +111,11 @@ def _why_none(report: Report) -> str:
 
 
 def _path(file: str) -> str:
+    """Returns a path that is short: relative to the directory, or to the installed packages."""
+    for folder in ("site-packages", "dist-packages"):
+        _, found, rest = file.rpartition(f"{os.sep}{folder}{os.sep}")
+        if found:
+            return rest
     relative = os.path.relpath(file) if os.path.isabs(file) else file
     return file if relative.startswith("..") else relative
 

@@ -5,7 +5,7 @@ added. All runs are processes of their own, with the same start.
 """
 
 import ast
-import asyncio
+import inspect
 import json
 import os
 import subprocess
@@ -42,13 +42,14 @@ class _Applied:
         self.executions = threading.local()
 
     def decorate(self, function: Callable[..., Any]) -> Any:
-        decorate: Any = hotset.cached(**self.planned["settings"])
+        make: Any = hotset.cached
+        decorate = make(**self.planned["settings"])
         if not self.check:
             cached = decorate(function)
             self.caches.append(cached)
             return cached
-        decorate = hotset.cached(**self.planned["settings"], method=self.planned["method"])
-        if asyncio.iscoroutinefunction(function):
+        decorate = make(**self.planned["settings"], method=self.planned["method"])
+        if inspect.iscoroutinefunction(function):
             return self._checked_coroutine(function, decorate)
         return self._checked(function, decorate)
 
