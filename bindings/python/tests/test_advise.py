@@ -164,7 +164,8 @@ def test_coroutine_advice_is_positive(shop):
         ("given", "class list cannot be hashed"),
         ("grow", "it changed an argument in 100 calls"),
         ("log", "always returned None"),
-        ("cheap", "too cheap"),
+        # (Which one depends on how busy the machine is.)
+        ("cheap", "too cheap: |little to save: "),
         ("numbers", "a generator can be iterated only once"),
         ("once", "no arguments were repeated"),
         ("outer.<locals>.inner", "defined within a function"),
@@ -175,7 +176,8 @@ def test_reason_against_is_given(shop, name, reason):
     (found, _), _ = shop
     assert found[name]["verdict"] == "no"
     assert not found[name]["decorator"]
-    assert any(reason in each for each in found[name]["reasons"]), found[name]["reasons"]
+    reasons = found[name]["reasons"]
+    assert any(each in given for given in reasons for each in reason.split("|")), reasons
 
 
 def test_exceptions_are_counted(shop):

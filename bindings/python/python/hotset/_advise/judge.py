@@ -20,7 +20,7 @@ _WORTH = 0.01
 # The share of what an unlimited cache saves that the proposed size must save.
 _ENOUGH = 0.95
 # What the measured time of a single call may be wrong by, in seconds.
-_UNCERTAIN = 200e-9
+_UNCERTAIN = 500e-9
 _CHEAP_MEAN = 5e-6
 _SIDE_EFFECTS = frozenset({"print", "input", "open", "exec", "exit", "setattr", "delattr", "breakpoint"})
 _IMPURE = {
