@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -522,3 +523,23 @@ def test_sampled_functions_are_counted_exactly():
     assert found.calls == 200_000
     assert 100 <= found.observed < 200_000
     assert found.distinct == 10
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "what-to-cache.md"
+
+
+def without_numbers(text):
+    """Returns a report without its figures, which differ from run to run, and without columns."""
+    text = re.sub(r"≥?[\d,.]+ ?(ns|µs|ms|s|%|kB|MB|bytes)?(?![\w.])", "#", text)
+    return re.sub(r"[- ]+", " ", text)
+
+
+def test_page_shows_the_output_of_its_program(tmp_path):
+    text = PAGE.read_text()
+    program, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    [printed] = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "report.py").write_text(program)
+    code, out, err = advise("--verify", "report.py", cwd=tmp_path)
+    assert code == 0 and re.fullmatch(r"\d+\.\d\d\n", out)
+    # (The order of functions with like times is not certain.)
+    assert sorted(without_numbers(err.lstrip()).splitlines()) == sorted(without_numbers(printed).splitlines())

@@ -231,7 +231,7 @@ def _objections(finding: Finding, function: Function) -> list[str]:
     """Returns the reasons for which the function must not be cached as it is."""
     reasons: list[str] = []
     if function.different and _ttl(function) is None:
-        reasons.append(f"equal arguments gave different results in {function.different:,} of {function.repeats:,} repeated calls")
+        reasons.append(f"equal arguments gave different results in {function.different:,} of {function.repeats:,} repeated calls that were compared")
     if function.unknown and not function.same:
         reasons.append("results are objects whose content cannot be compared, and each call returned a new one")
     if function.unhashable_calls:
@@ -265,7 +265,7 @@ def _doubts(finding: Finding, function: Function) -> list[str]:
     if effects:
         reasons.append("check: " + "; ".join(effects))
     if function.different and _ttl(function) is not None:
-        reasons.append(f"check: equal arguments gave different results in {function.different:,} of {function.repeats:,} repeated calls: hence the ttl")
+        reasons.append(f"check: equal arguments gave different results in {function.different:,} of {function.repeats:,} repeated calls that were compared: hence the ttl")
     if function.mutable_results and not function.mutated_results:
         names = ", ".join(sorted(function.result_types))
         if function.checked_results:
@@ -351,7 +351,7 @@ def effects_of(code: CodeType) -> list[str]:
         name: Any = instruction.argval
         if name in ("time", "random") and following is not None and following.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             # A module: `time.sleep` is no input, and `random` has many functions.
-            if name == "random":
+            if name == "random" and following.argval not in _IMPURE:
                 found["it uses `random`: random numbers"] = None
             continue
         match instruction.opname:

@@ -34,7 +34,7 @@ def as_svg(report: Report) -> str:
     title = f"hotset advise: {len(report.candidates)} of {len(report.findings)} functions worth caching"
     parts.append(f'<text class="title" x="20" y="{y}">{escape(title)}</text>')
     y += 20
-    legend = "time of all calls; of this, what a cache would have saved"
+    legend = "time of all calls on all threads; of this, what a cache would have saved"
     parts.append(f'<text class="small" x="20" y="{y}">{legend} (green), if its conditions hold (yellow)</text>')
     y += 22
     longest = max((finding.time for finding in shown), default=0.0) or 1.0
@@ -75,7 +75,9 @@ def _bar(finding: Finding, y: int, scale: float) -> list[str]:
 
 
 def _curves(candidates: list[Finding], top: int) -> list[str]:
-    """Draws the hit ratio over the logarithm of the size, a line per function."""
+    """Draws the hit ratio over the size, a line per function. Later lines are thinner, since equal
+    ones lie on each other.
+    """
     left, width, height = 70, 460, 180
     sizes = sorted({entry["maxsize"] for finding in candidates for entry in finding.curve})
     columns = {size: left + width * index / max(1, len(sizes) - 1) for index, size in enumerate(sizes)}
@@ -91,8 +93,8 @@ def _curves(candidates: list[Finding], top: int) -> list[str]:
         color = _COLORS[number % len(_COLORS)]
         points = [(columns[entry["maxsize"]], top + height * (1 - entry["hit_ratio"])) for entry in finding.curve]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in points]
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{7 - 2 * number}"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5 - number}" fill="{color}"/>' for x, y in points]
         y = top + 16 + 36 * number
         parts.append(f'<rect x="{left + width + 30}" y="{y - 9}" width="10" height="10" fill="{color}"/>')
         parts.append(f'<text x="{left + width + 46}" y="{y}">{escape(_shortened(finding.name, 42))}</text>')
