@@ -340,7 +340,9 @@ impl Recording {
 
 /// A new reference to None, or to the object that turns an event off.
 fn answer(py: Python<'_>, disable: Option<&Py<PyAny>>) -> Object {
-    disable.map_or_else(|| py.None(), |disable| disable.clone_ref(py)).into_ptr()
+    disable
+        .map_or_else(|| py.None(), |disable| disable.clone_ref(py))
+        .into_ptr()
 }
 
 /// Runs a callback of `sys.monitoring` with its arguments.
@@ -357,7 +359,9 @@ unsafe fn callback(
             return Ok(answer(py, None));
         };
         if count < 2 {
-            return Err(PyRuntimeError::new_err("a callback of sys.monitoring was called by another caller"));
+            return Err(PyRuntimeError::new_err(
+                "a callback of sys.monitoring was called by another caller",
+            ));
         }
         // SAFETY: the caller's promise.
         f(py, recording, unsafe { slice::from_raw_parts(args, count as usize) })
@@ -372,7 +376,7 @@ fn none() -> Object {
 
 unsafe extern "C" fn on_start(_: Object, args: *mut Object, count: ffi::Py_ssize_t) -> Object {
     // The fast path, without the guard, in which nothing panics.
-    if let Some(recording) = recording() {
+    if let Some(recording) = recording().filter(|_| count >= 2) {
         // SAFETY: the interpreter passes a code object and an offset.
         let function = recent(recording, unsafe { *args });
         if function.is_some_and(|function| recording.count(function)) {
@@ -399,7 +403,7 @@ unsafe extern "C" fn on_start(_: Object, args: *mut Object, count: ffi::Py_ssize
 /// Handles the end of a call. It is unwound unless it `has_value`.
 unsafe fn on_end(args: *const Object, count: ffi::Py_ssize_t, has_value: bool) -> Object {
     // The fast path, as in `on_start`.
-    if let Some(recording) = recording() {
+    if let Some(recording) = recording().filter(|_| count >= 2) {
         // SAFETY: the interpreter passes a code object first.
         let code = unsafe { *args };
         if let Some(function) = recent(recording, code) {
@@ -659,7 +663,10 @@ impl CallSampler {
     ///     index: The index of the function.
     ///     nanoseconds: The time.
     fn set_own(&self, index: usize, nanoseconds: u64) -> PyResult<()> {
-        self.recording.function(index)?.own.store(nanoseconds, Ordering::Relaxed);
+        self.recording
+            .function(index)?
+            .own
+            .store(nanoseconds, Ordering::Relaxed);
         Ok(())
     }
 

@@ -152,13 +152,18 @@ def main(arguments: list[str]) -> None:
 
     advice = Advice(options.include)
 
+    started: list[bool] = []
+
     def start() -> None:
         try:
             advice.__enter__()
+            started.append(True)
         except RuntimeError as error:
             _fail(str(error))
 
     def report() -> None:
+        if not started:
+            return
         try:
             advice.__exit__(None, None, None)
             text = str(advice)

@@ -81,11 +81,12 @@ class Kind:
 
     def _describer(self, kind: type) -> "Callable[[Description, Any, int], int]":
         bases = _mro(kind)
-        if kind in _VALUES:
+        # (`in` would call the `__eq__` of a metaclass.)
+        if _is_among(kind, _VALUES):
             return Description.value
-        if any(kind is each or each in bases for each in _CALLABLES):
+        if any(_is_among(each, bases) for each in _CALLABLES):
             return Description.callable
-        if Enum in bases:
+        if _is_among(Enum, bases):
             return Description.member
         frozen: tuple[tuple[type[Any], Callable[[Description, Any, int], int]], ...] = (
             (str, Description.string),
@@ -96,7 +97,7 @@ class Kind:
             (frozenset, Description.frozenset),
         )
         for builtin, describe in frozen:
-            if builtin in bases:
+            if _is_among(builtin, bases):
                 if kind is not builtin and self._hash_of(bases) is not builtin:
                     self.own_hash = True
                 return describe
@@ -107,7 +108,7 @@ class Kind:
             (set, Description.set),
         )
         for builtin, describe in changeable:
-            if builtin in bases:
+            if _is_among(builtin, bases):
                 self.unhashable = self._hash_of(bases) is None
                 return describe
         if (_class_dict(kind).get("__module__", "builtins"), name_of(kind)) in _BUFFERS:
@@ -128,6 +129,10 @@ class Kind:
         return None
 
 
+def _is_among(kind: type, kinds: tuple[type, ...]) -> bool:
+    return any(kind is each for each in kinds)
+
+
 _kinds: dict[int, Kind] = {}
 
 
@@ -143,10 +148,11 @@ def kind_of(kind: type) -> Kind:
     return found
 
 
-# Numbers of objects by address, as long as they live; for objects that cannot be referenced weakly,
-# the address itself.
+# Numbers of objects by address. Without callbacks: the handler of a signal could run, and raise, in
+# them, and the exception would be lost.
 _tokens: dict[int, tuple[weakref.ref[Any], int]] = {}
 _next_token = count(1)
+_sweep_at = 10_000
 
 
 def token_of(value: Any) -> int | None:
@@ -155,22 +161,26 @@ def token_of(value: Any) -> int | None:
     Args:
         value: The object.
     """
+    global _sweep_at
     address = id(value)
     found = _tokens.get(address)
     if found is not None and found[0]() is value:
         return found[1]
     number = next(_next_token)
-
-    def forget(reference: weakref.ref[Any]) -> None:
-        known = _tokens.get(address)
-        if known is not None and known[0] is reference:
-            _tokens.pop(address, None)
-
     try:
-        _tokens[address] = weakref.ref(value, forget), number
+        _tokens[address] = weakref.ref(value), number
     except TypeError:
         return None
+    if len(_tokens) > _sweep_at:
+        for dead in [address for address, (reference, _) in list(_tokens.items()) if reference() is None]:
+            _tokens.pop(dead, None)
+        _sweep_at = max(10_000, 2 * len(_tokens))
     return number
+
+
+def forget_tokens() -> None:
+    """Drops the weak references to all objects."""
+    _tokens.clear()
 
 
 class Description:
@@ -188,7 +198,7 @@ class Description:
         is_plain: Whether all are of builtin types, so that keeping them alive has no effect.
     """
 
-    __slots__ = ("nodes", "size", "changeable", "unhashable", "own_hash", "by_address", "is_opaque", "is_partial", "is_plain", "by_value", "stable")
+    __slots__ = ("nodes", "size", "changeable", "unhashable", "own_hash", "by_address", "is_opaque", "is_partial", "is_plain", "by_value")
 
     def __init__(self, by_value: bool = False) -> None:
         self.by_value = by_value
@@ -196,7 +206,6 @@ class Description:
         self.unhashable = self.own_hash = ""
         self.changeable = self.by_address = self.is_opaque = self.is_partial = False
         self.is_plain = True
-        self.stable = True
 
     def __call__(self, value: Any, depth: int = 0) -> int:
         """Returns a digest of `value`: equal for objects that are equal, as far as is known.
@@ -302,7 +311,7 @@ class Description:
 
     def buffer(self, value: Any, depth: int) -> int:
         self.changeable = True
-        self.is_plain &= type(value) in (bytearray, array)
+        self.is_plain &= type(value) is bytearray or type(value) is array
         try:
             with memoryview(value) as view:
                 self.size += 80 + view.nbytes
@@ -315,10 +324,11 @@ class Description:
             return self.opaque(value, depth)
 
     def member(self, value: Any, depth: int) -> int:
-        name: Any = object.__getattribute__(value, "__dict__").get("_name_")
-        return hash(("member", _qualname(class_of(value)), name if type(name) is str else id(value)))
+        self.is_plain = False
+        return hash(("member", id(value)))
 
     def callable(self, value: Any, depth: int) -> int:
+        self.is_plain = False
         if type(value) is types.BuiltinFunctionType or type(value) is type:
             return hash(("named", id(value)))
         if type(value) is types.MethodType:
@@ -327,7 +337,6 @@ class Description:
 
     def identity(self, value: Any, depth: int) -> int:
         self.is_plain = False
-        self.stable = False
         self.size += 16
         number = token_of(value)
         if number is None:

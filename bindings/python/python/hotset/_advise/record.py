@@ -12,6 +12,7 @@ import os
 import sys
 import sysconfig
 import threading
+import weakref
 from array import array
 from collections import deque
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_OPTIMIZED, CO_VARARGS, CO_VARKEYWORDS
@@ -21,7 +22,7 @@ from time import perf_counter_ns
 from types import CodeType, FrameType
 from typing import Any
 
-from hotset._advise.observe import Description, class_of, name_of, token_of
+from hotset._advise.observe import Description, class_of, forget_tokens, name_of, token_of
 from hotset._hotset import CallSampler
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -39,8 +40,8 @@ _SHARES_OF_SLOW, _SHARES_OF_FAST = (0.25, 0.6), (0.05, 0.2)
 # A recursive function with fewer nanoseconds per call is not observed from its outermost call on.
 _FAST = 2000
 _MAX_CALLS = 300_000
-_MAX_ALL_CALLS = 2_000_000
-_MAX_KEYS = 200_000
+_MAX_ALL_CALLS = 1_000_000
+_MAX_KEYS = 100_000
 _MAX_KEPT = 32
 _MAX_KEPT_SIZE = 100_000
 _MISSING = object()
@@ -223,6 +224,7 @@ class Recorder:
             function.calls = calls
             while function.kept:
                 self._check_kept(function)
+        forget_tokens()
 
     def _turn_off(self) -> None:
         self._sampler.stop()
@@ -292,7 +294,7 @@ class Recorder:
             name = code.co_name
             if not flags & CO_OPTIMIZED or (name[:1] == "<" and name != "<lambda>") or not self._is_own(code.co_filename):
                 # The code of modules and classes is freed when it has run, and its address reused.
-                return -1, b"", bool(flags & CO_OPTIMIZED) and code.co_filename[:1] != "<"
+                return -1, b"", sys.version_info < (3, 12) and bool(flags & CO_OPTIMIZED) and code.co_filename[:1] != "<"
             kind = 1 if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) else 2 if flags & CO_COROUTINE else 0
             return kind, code.co_code if kind and sys.version_info < (3, 12) else b"", True
         except Exception as error:
@@ -311,6 +313,8 @@ class Recorder:
         if index >= len(functions):
             functions = self._known()
         function = functions[index]
+        if "greenlet" in sys.modules:
+            self._sampler.find_by_frame()
         count = 0
         if function.observed < _FIRST:
             count = _FIRST
@@ -364,8 +368,6 @@ class Recorder:
         thread = self._threads.get(ident)
         if thread is None:
             thread = self._threads[ident] = ThreadState()
-            if "greenlet" in sys.modules:
-                self._sampler.find_by_frame()
         stream = function.streams.get(ident)
         if stream is None:
             stream = function.streams[ident] = Stream()
@@ -532,7 +534,7 @@ class Recorder:
             token = token_of(value)
             if token is None:
                 return
-            value = reference_of(value)
+            value = weakref.ref(value)
         function.kept.append((digest, value, description.is_plain))
         if len(function.kept) > _MAX_KEPT:
             self._check_kept(function)
@@ -564,17 +566,6 @@ class Recorder:
             raise error
         self.errors += 1
         self.last_error = f"{type(error).__name__}: {error}"
-
-
-def reference_of(value: Any) -> Any:
-    """Returns a weak reference to an object that has a token.
-
-    Args:
-        value: The object.
-    """
-    import weakref
-
-    return weakref.ref(value)
 
 
 def _after_fork_in_child() -> None:
