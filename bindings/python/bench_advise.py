@@ -2,8 +2,8 @@
 
     bench_advise.py [--quick]
 
-Each program runs in turns with and without `hotset.advise()`, in processes of their own. Printed are
-medians, and the ratio that should stay below 2.
+Each program runs in turns with and without `hotset.advise()`, each time in a process of its own.
+Printed are medians, and the ratio, which should stay below 2.
 """
 
 import statistics

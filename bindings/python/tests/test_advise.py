@@ -315,8 +315,8 @@ BEHAVIOR = {
     "exit in thread": "import sys, threading\ndef f(): sys.exit(3)\nt = threading.Thread(target=f)\nt.start()\nt.join()\nprint('on')\n",
     "thread outlives main": "import threading, time\ndef f():\n    time.sleep(0.05)\n    print('late')\nthreading.Thread(target=f).start()\n",
     "main": "import sys, __main__\nprint(__name__, sys.argv, __file__, __spec__, __main__ is sys.modules['__main__'], __main__.__dict__ is globals(), sys.path[0])\n",
-    "signal handler raises": "import signal\ndef h(*a): raise TimeoutError('alarm')\nsignal.signal(signal.SIGALRM, h)\n"
-    "signal.setitimer(signal.ITIMER_REAL, 0.05)\ndef f(x): return [x]\ntry:\n    while True: f({1: 2})\nexcept TimeoutError as e: print(e)\n",
+    "signal handler raises": "import signal\ndef h(*a): raise TimeoutError('alarm')\nsignal.signal(signal.SIGALRM, h)\ndef f(x): return [x]\n"
+    "try:\n    signal.setitimer(signal.ITIMER_REAL, 0.05)\n    while True: f({1: 2})\nexcept TimeoutError as e: print(e)\n",
     "killed": "import os, signal\nprint('x', flush=True)\nos.kill(os.getpid(), signal.SIGTERM)\n",
     "excepthook": "import sys\nsys.excepthook = lambda *a: print('hook', a[0].__name__)\nraise ValueError\n",
     "fork": "import os, sys\ndef f(x): return x\nf(1)\npid = os.fork()\nif not pid:\n    f(2)\n    print('child', flush=True)\n    sys.exit(0)\n"

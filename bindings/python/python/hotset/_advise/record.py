@@ -44,6 +44,8 @@ _MAX_ALL_CALLS = 1_000_000
 _MAX_KEYS = 100_000
 _MAX_KEPT = 32
 _MAX_KEPT_SIZE = 100_000
+# The nanoseconds that a call of an empty function takes.
+_EMPTY_CALL = 40
 _MISSING = object()
 
 
@@ -167,7 +169,6 @@ class Recorder:
         self.functions: list[Function] = []
         self.errors = 0
         self.last_error = ""
-        self.forks = 0
         self.elapsed = 0
         self.overhead = 0
         self.hit_cost = 0.0
@@ -178,6 +179,7 @@ class Recorder:
         self._calls: dict[int, Call] = {}
         self._lock = threading.Lock()
         self._tool: int | None = None
+        self._previous: Any = None
         self._started = 0
         disable = sys.monitoring.DISABLE if sys.version_info >= (3, 12) else None
         self._sampler = CallSampler(self._decide, self._plan, self._begin, self._end, disable)
@@ -205,8 +207,11 @@ class Recorder:
                 monitoring.register_callback(tool, event, callback)
             monitoring.set_events(tool, events.PY_START | events.PY_UNWIND)
         else:
+            if sys.getprofile() is not None:
+                raise RuntimeError("a profile function is set, and Python 3.11 has room for one only: end that profile first")
             self._sampler.start()
             self._sampler.attach()
+            self._previous = threading.getprofile()
             threading.setprofile(self._attach_thread)
         _active = self
         self._started = perf_counter_ns()
@@ -233,11 +238,17 @@ class Recorder:
             for function in self.functions:
                 if function.returns:
                     sys.monitoring.set_local_events(self._tool, function.code, 0)
+            events = sys.monitoring.events
+            for event in (events.PY_START, events.PY_RETURN, events.PY_UNWIND):
+                sys.monitoring.register_callback(self._tool, event, None)
             sys.monitoring.free_tool_id(self._tool)
             self._tool = None
         elif sys.version_info < (3, 12):
-            threading.setprofile(None)  # type: ignore[arg-type]
-            self._sampler.detach()
+            # The program may have set its own in between.
+            if threading.getprofile() == self._attach_thread:
+                threading.setprofile(self._previous)  # type: ignore[arg-type]
+            if sys.getprofile() is None:
+                self._sampler.detach()
 
     def _after_fork(self) -> None:
         """Stops recording in a child process, whose calls are not part of the table."""
@@ -253,10 +264,10 @@ class Recorder:
         calibrate = names["calibrate"]
         for number in range(_FIRST):
             calibrate(number)
-        function = self._known()[0]
-        [stream] = function.streams.values()
-        self._bias = max(0, int(median(stream.times)) - 40)
-        self._entries = 0
+        for function in self._known():
+            if function.code.co_filename == _CALIBRATION:
+                times = [time for stream in function.streams.values() for time in stream.times]
+                self._bias = max(0, int(median(times)) - _EMPTY_CALL) if times else 0
 
     def _known(self) -> list[Function]:
         """Returns all functions, those included that were called for the first time just now."""
