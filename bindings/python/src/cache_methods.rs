@@ -28,6 +28,10 @@ pub(crate) fn stats<C: CacheObject>(cache: &C, _: Args<'_, '_>, py: Python<'_>) 
     operate(cache, |store| Ok(store.stats(py)?.into_any().unbind()))
 }
 
+pub(crate) fn totals<C: CacheObject>(cache: &C, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    operate(cache, |store| Ok(store.totals(py)?.into_any().unbind()))
+}
+
 pub(crate) fn reset_stats<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
     operate(cache, |store| {
         store.reset_stats();
@@ -100,9 +104,14 @@ macro_rules! cache_methods {
 
 Returns the counters by name, after pending maintenance.
 
-They are hits, misses, insertions, evictions, expirations, rejections, loads, load_failures,
-waits, load_time, entries, weight and capacity. hits and misses count from the last clear,
-as those of functools do.
+They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
+rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
+hits, misses and stale_hits count from the last clear, as those of functools do.
+";
+            c"totals" => $crate::cache_methods::totals::<$this>, 0..=0, c"totals($self, /)
+--
+
+Returns the counters by name as `stats` does, but counted since the cache was created.
 ";
             c"reset_stats" => $crate::cache_methods::reset_stats::<$this>, 0..=0, c"reset_stats($self, /)
 --

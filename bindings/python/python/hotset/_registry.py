@@ -65,6 +65,17 @@ def register(name: object, cache: Any) -> None:
             _named[name] = ref(cache, partial(_forget, name))
 
 
+def list_named(name: str, cache: Any) -> None:
+    """Lists a cache by name as long as it is alive, in place of an older one of that name.
+
+    Args:
+        name: The name.
+        cache: The cache, which `clear_all` does not clear.
+    """
+    with _lock:
+        _named[name] = ref(cache, partial(_forget, name))
+
+
 def _forget(name: str, reference: ReferenceType[Any]) -> None:
     with _lock:
         if _named.get(name) is reference:
@@ -72,7 +83,10 @@ def _forget(name: str, reference: ReferenceType[Any]) -> None:
 
 
 def caches() -> dict[str, Any]:
-    """Returns the live caches of this process that have a name: cached functions and `Cache`s.
+    """Returns the live caches of this process that have a name.
+
+    These are cached functions, `Cache`s and `TieredCache`s. If two have the same name, the one that
+    was created last is listed.
 
     Returns:
         A dict of the caches by name.

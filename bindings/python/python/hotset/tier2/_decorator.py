@@ -135,7 +135,8 @@ class MemoTier:
 
     def hits(self) -> int:
         """Returns the number of hits."""
-        return self._memo.stats()["hits"]
+        hits: int = self._memo.stats()["hits"]
+        return hits
 
     def entries(self) -> list[tuple[Args, Kwargs, Any]]:
         """Returns the results with the arguments that name them."""
@@ -234,6 +235,7 @@ def decorate(
     made = memoized(through, memo_options, name, False, snapshot_settings, False)
     memo: Memo = made if isinstance(made, Memo) else made.cache_info.__self__
     space = Space(tier2, place, payloads, settings, MemoTier(memo, naming), typed=bool(typed), owner=_owner_of(function))
+    memo.__hotset_tier2__ = space.counters  # type: ignore[attr-defined]
     parameters: dict[str, Any] = {**memo.cache_parameters(), "ttl": shared["ttl"], "local_ttl": settings.local_ttl / 1e9, "tier2": tier2}  # type: ignore[attr-defined]
     own: dict[str, Any] = {
         "__wrapped__": function,

@@ -239,6 +239,16 @@ class Space:
         own = {"not_encodable": self.not_encodable, "verified": self.verified, "inconsistent": self.inconsistent}
         return {"tier1": first, "tier2": {**namespace.stats(), **own}, "server": session.stats()}
 
+    def counters(self) -> dict[str, int]:
+        """Returns the second tier's counters of this cache in this process.
+
+        Unlike `stats`, connects to no server: they are empty before the first use in this process.
+        """
+        native = self._native
+        if native is None or native[0].pid != os.getpid():
+            return {}
+        return {**native[1].stats(), "not_encodable": self.not_encodable}
+
     # --- Keys.
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bytes | None]:
