@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs demo.py (`demo.sh programs` or `demo.sh service`) with the newest wheel that build.sh made, in
-# an environment of its own below target/demo-advise, with its figures and pictures beside it.
+# Runs demo.py (`demo.sh programs` or `demo.sh service`) with the newest wheel of build.sh, in an
+# environment of its own below target/demo-advise, with its figures and pictures beside it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=$PWD/target/demo-advise

@@ -12,10 +12,19 @@ _CURVES = 3
 _COLORS = ("#2a78b5", "#c8602a", "#3f8f4f")
 _STYLE = """
 svg { font: 13px system-ui, sans-serif; background: #fff; color: #222 }
-text { fill: #222 } .small { font-size: 11px; fill: #555 } .title { font-size: 17px; font-weight: 600 }
-.rest { fill: #c9d3dc } .saved { fill: #3f8f4f } .doubt { fill: #d9a53a } .axis { stroke: #999 } .grid { stroke: #e5e8eb }
+text { fill: #222 }
+.small { font-size: 11px; fill: #555 }
+.title { font-size: 17px; font-weight: 600 }
+.rest { fill: #c9d3dc }
+.saved { fill: #3f8f4f }
+.doubt { fill: #d9a53a }
+.grid { stroke: #e5e8eb }
 @media (prefers-color-scheme: dark) {
-  svg { background: #16191d } text { fill: #e6e6e6 } .small { fill: #aab } .rest { fill: #46515c } .grid { stroke: #2c3238 }
+  svg { background: #16191d }
+  text { fill: #e6e6e6 }
+  .small { fill: #aab }
+  .rest { fill: #46515c }
+  .grid { stroke: #2c3238 }
 }
 """
 
