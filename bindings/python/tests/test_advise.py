@@ -146,7 +146,7 @@ def test_advice_names_candidates_with_their_lines(shop):
 def test_method_advice_counts_instances(shop):
     (found, _), _ = shop
     total = found["Shop.total"]
-    assert (total["kind"], total["instances"], total["distinct"]) == ("method", 2, 4)
+    assert (total["kind"], total["instances"], total["alive"], total["distinct"]) == ("method", 2, 0, 4)
     assert total["decorator"] == "@hotset.cached"
 
 
@@ -486,6 +486,23 @@ main()
     assert (code, out) == (0, "0\n" * 100)
     [outcome] = json.loads(Path(f"{plan}.outcome").read_text())["functions"]
     assert (outcome["hits"], outcome["different"]) == (98, 41)
+
+
+def test_verify_survives_a_program_that_dies_with_caches(program):
+    path = program("""
+import os, signal, time
+def price(item):
+    time.sleep(0.002)
+    return len(item)
+def main():
+    if hasattr(price, "cache_info"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    print(sum(price("tea" * (n % 3)) for n in range(60)))
+main()
+""")
+    code, out, err = advise("--verify", path)
+    assert (code, out) == (0, "180\n")
+    assert "exit code -9" in err and "THE EXIT CODE DIFFERS" in err and "STANDARD OUTPUT DIFFERS" in err
 
 
 def test_context_manager_reports_its_calls():

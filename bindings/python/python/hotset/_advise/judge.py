@@ -71,6 +71,7 @@ class Finding:
         unhashable: A class of arguments that have no hash; "" for none.
         is_method: Whether the first argument is the instance, or the class.
         instances: Distinct instances; 0 for a function.
+        alive: Those that lived when the recording ended.
         kind: "function", "method", "coroutine" or "generator".
         result_size: The mean size of a result, estimated.
         mutable: Results that could be changed by callers.
@@ -102,6 +103,7 @@ class Finding:
     unhashable: str = ""
     is_method: bool = False
     instances: int = 0
+    alive: int = 0
     kind: str = "function"
     result_size: int = 0
     mutable: int = 0
@@ -197,7 +199,7 @@ def _measure(finding: Finding, function: Function) -> None:
     finding.repeats, finding.same, finding.different = function.repeats, function.same, function.different
     finding.raised = function.raised
     finding.unhashable = function.unhashable
-    finding.instances = len(function.instances)
+    finding.instances, finding.alive = len(function.instances), function.alive
     finding.result_size = function.sizes // max(1, function.sized)
     finding.mutable, finding.mutated, finding.checked = function.mutable_results, function.mutated_results, function.checked_results
     finding.changed_arguments = function.changed_arguments
@@ -302,7 +304,8 @@ def _merits(finding: Finding, function: Function) -> list[str]:
     if function.is_method:
         one, many = ("class", "classes") if function.parameters[0] in ("cls", "mcs") else ("instance", "instances")
         counted = f"{finding.instances:,} {one if finding.instances == 1 else many}"
-        reasons.append(f"a method, called on {counted}: results are cached per {one}, and removed with it")
+        living = f", {finding.alive:,} of which lived at the end" if finding.alive < finding.instances else ""
+        reasons.append(f"a method, called on {counted}{living}: results are cached per {one}, and removed with it")
     if function.is_coroutine:
         reasons.append("a coroutine: its result is cached, and concurrent calls with equal arguments wait for one of them")
     if function.recursive:

@@ -178,6 +178,11 @@ def token_of(value: Any) -> int | None:
     return number
 
 
+def living_tokens() -> set[int]:
+    """Returns the tokens of all objects that live."""
+    return {number for reference, number in list(_tokens.values()) if reference() is not None}
+
+
 def forget_tokens() -> None:
     """Drops the weak references to all objects."""
     _tokens.clear()

@@ -22,7 +22,7 @@ from time import perf_counter_ns
 from types import CodeType, FrameType
 from typing import Any
 
-from hotset._advise.observe import Description, class_of, forget_tokens, name_of, token_of
+from hotset._advise.observe import Description, class_of, forget_tokens, living_tokens, name_of, token_of
 from hotset._hotset import CallSampler
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -90,7 +90,9 @@ class Function:
         self.results: dict[int, list[int]] = {}
         self.repeats = self.same = self.different = self.unknown = 0
         self.first_change: int | None = None
+        # The tokens of the instances of a method, and how many of these live at the end.
         self.instances: set[int] = set()
+        self.alive = 0
         self.unhashable = self.own_hash = ""
         self.unhashable_calls = 0
         self.by_address = self.recursive = False
@@ -229,6 +231,9 @@ class Recorder:
             function.calls = calls
             while function.kept:
                 self._check_kept(function)
+        alive = living_tokens()
+        for function in self.functions:
+            function.alive = len(function.instances & alive)
         forget_tokens()
 
     def _turn_off(self) -> None:

@@ -21,7 +21,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import hotset
-from hotset._advise.judge import Finding, format_time
+from hotset._advise.judge import format_time
 from hotset._advise.observe import Description
 from hotset._advise.run import run
 
@@ -304,8 +304,6 @@ def _exit_code(code: int) -> int:
 
 
 def _verification(findings: list[dict[str, Any]], folder: str, program: list[str]) -> dict[str, Any]:
-    fields = Finding.__dataclass_fields__
-    assert fields
     functions = [
         {
             "file": finding["file"],
@@ -326,6 +324,14 @@ def _verification(findings: list[dict[str, Any]], folder: str, program: list[str
     checked = _Outcome(folder, "checked", functions, True, program, environment)
     same = plain.behavior == cached.behavior
     repeatable = same or _Outcome(folder, "again", [], False, program, environment).behavior == plain.behavior
+    nothing: dict[str, Any] = {"hits": 0, "misses": 0, "compared": 0, "different": 0, "unknown": 0}
+    rows: list[dict[str, Any]] = []
+    for index, planned in enumerate(functions):
+        # A run that was killed has none.
+        timed = cached.functions[index] if cached.functions else nothing
+        compared = checked.functions[index] if checked.functions else nothing
+        row = {"function": planned["function"], "hits": timed["hits"], "misses": timed["misses"]}
+        rows.append({**row, **{name: compared[name] for name in ("compared", "different", "unknown")}})
     return {
         "seconds_without": plain.seconds,
         "seconds_with": cached.seconds,
@@ -334,10 +340,7 @@ def _verification(findings: list[dict[str, Any]], folder: str, program: list[str
         "output_bytes": len(plain.output),
         "same_output": plain.output == cached.output,
         "repeatable": repeatable,
-        "functions": [
-            {**each, "compared": other["compared"], "different": other["different"], "unknown": other["unknown"]}
-            for each, other in zip(cached.functions, checked.functions or cached.functions, strict=True)
-        ],
+        "functions": rows,
     }
 
 
@@ -350,6 +353,8 @@ def _text(result: dict[str, Any]) -> str:
         f"verify: without caches {format_time(without)}, exit code {result['exit_code_without']}",
         f"        with caches    {format_time(with_caches)}, exit code {result['exit_code_with']}{times}",
     ]
+    if result["exit_code_with"] != result["exit_code_without"] and result["repeatable"]:
+        lines.append("        THE EXIT CODE DIFFERS")
     if result["same_output"]:
         lines.append(f"        standard output is the same ({result['output_bytes']:,} bytes)")
     elif result["repeatable"]:
