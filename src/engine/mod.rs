@@ -223,8 +223,8 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Returns a time that is not later than [`now`](Self::now), and less than
-    /// [`COARSE_LAG`](crate::clock::COARSE_LAG) earlier. `None` if no entry has a deadline, or such a
-    /// time is not cheaper.
+    /// [`COARSE_LAG`](crate::clock::COARSE_LAG) earlier. `None` if no entry has a deadline, or no
+    /// such time is cheaper.
     #[inline(always)]
     pub(crate) fn coarse_now(&self) -> Option<u64> {
         self.time.is_active().then(|| self.time.clock.coarse_now()).flatten()
