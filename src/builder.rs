@@ -250,7 +250,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// Expires an entry `ttl` after it was inserted or its value last replaced.
     ///
     /// An expired entry is a miss immediately; later operations free expired entries a few at a
-    /// time.
+    /// time. Deadlines are exact to about a millisecond; on Linux, a TTL of 17 seconds or more may
+    /// end early by a timer interrupt of the kernel, 10 milliseconds at most.
     ///
     /// Expiration settings cost 16 bytes per entry (40 where hits extend deadlines or values are
     /// reloaded), and one reading of the clock per call.

@@ -293,6 +293,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let guard = guard.unwrap_or_else(|| self.0.engine.pin());
+        if let Some((found, earliest)) = found.zip(self.0.engine.coarse_now())
+            && let Some(entry) = self.0.hit_not_expiring(found, earliest, &guard)
+        {
+            return Some(read(&entry.value));
+        }
         let now = self.0.engine.now();
         let entry = found
             .and_then(|found| self.0.hit_timed(found, now, &guard))

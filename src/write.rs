@@ -136,10 +136,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     #[inline(never)]
     fn insert_timed(&self, key: K, value: V, ttl: Ttl) {
-        let now = self.0.engine.time().clock.now();
+        let now = self.0.engine.now_for(ttl);
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
         let guard = self.0.engine.pin_fenced();
+        self.0.engine.map().prefetch(hash, &guard);
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.begin_change(hash, &key, Fence::Executed);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);

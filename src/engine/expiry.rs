@@ -16,6 +16,10 @@ use std::time::Duration;
 /// time.
 const GRAIN: u64 = 1 << 20;
 
+/// TTLs from this one on (17 seconds, in nanoseconds) are counted from the coarse clock. It is early
+/// by a timer interrupt of the kernel, 10 milliseconds at most.
+const LONG: u64 = 1 << 34;
+
 /// The expiration settings of a cache, its clock, and the next deadline.
 pub(crate) struct ExpirySettings<K, V> {
     pub(crate) clock: TimeSource,
@@ -75,6 +79,18 @@ impl<K, V> ExpirySettings<K, V> {
         self.time_to_idle.map_or(GRAIN, |idle| GRAIN.min(idle / 8))
     }
 
+    /// Returns whether deadlines follow from `ttl` alone, and are so far ahead that the lag of the
+    /// coarse clock does not matter.
+    #[inline]
+    pub(super) fn is_long(&self, ttl: Ttl) -> bool {
+        let ttl = match ttl {
+            Ttl::After(ttl) => Some(nanos(ttl)),
+            Ttl::Default => self.time_to_live,
+            Ttl::Never | Ttl::Keep => None,
+        };
+        ttl.is_some_and(|ttl| ttl >= LONG) && !self.hits_move_deadlines() && self.refresh_after.is_none()
+    }
+
     /// Records that entries may have deadlines from now on.
     pub(super) fn activate(&self) {
         self.active.store(true, Ordering::Relaxed);
@@ -89,7 +105,9 @@ impl<K, V> ExpirySettings<K, V> {
         self.active.load(Ordering::Relaxed)
     }
 
-    pub(super) fn next_deadline(&self) -> u64 {
+    /// Returns the time at which maintenance is due next.
+    #[inline(always)]
+    pub(crate) fn next_deadline(&self) -> u64 {
         self.next_deadline.load(Ordering::Relaxed)
     }
 

@@ -222,6 +222,14 @@ impl<K, V> Engine<K, V> {
         }
     }
 
+    /// Returns a time that is not later than [`now`](Self::now), and less than
+    /// [`COARSE_LAG`](crate::clock::COARSE_LAG) earlier. `None` if no entry has a deadline, or no
+    /// such time is cheaper.
+    #[inline(always)]
+    pub(crate) fn coarse_now(&self) -> Option<u64> {
+        self.time.is_active().then(|| self.time.clock.coarse_now()).flatten()
+    }
+
     /// Same as [`now`](Self::now), for a call that must complete even if the user's clock panics.
     #[inline]
     pub(super) fn now_catching_panics(&self, panics: &mut Panics) -> u64 {
@@ -232,14 +240,19 @@ impl<K, V> Engine<K, V> {
         now
     }
 
-    /// Returns the current time if an entry with this `ttl` needs it, else 0.
+    /// Returns the current time if an entry with this `ttl` needs it, else 0. For a long TTL it is
+    /// up to [`COARSE_LAG`](crate::clock::COARSE_LAG) early.
     #[inline]
     pub(crate) fn now_for(&self, ttl: Ttl) -> u64 {
-        if ttl == Ttl::Default {
-            self.now()
-        } else {
-            self.time.clock.now()
+        if ttl == Ttl::Default && !self.time.is_active() {
+            return 0;
         }
+        let coarse = if self.time.is_long(ttl) {
+            self.time.clock.coarse_now()
+        } else {
+            None
+        };
+        coarse.unwrap_or_else(|| self.time.clock.now())
     }
 
     /// Same as [`now`](Self::now), and removes expired entries if maintenance is free. For callers
