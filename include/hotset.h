@@ -135,6 +135,11 @@
 #define HOTSET_TTL_KEEP UINT64_MAX
 
 /**
+ * The number of buckets of the histogram of the durations of loads.
+ */
+#define HOTSET_LOAD_BUCKETS 23
+
+/**
  * Cause of a removal.
  */
 enum hotset_cause
@@ -501,6 +506,21 @@ typedef hotset_status (*hotset_loader_fn)(void *arg,
                                           hotset_reply *reply);
 
 /**
+ * A bucket of the histogram of the durations of loads.
+ */
+typedef struct {
+    /**
+     * Upper bound in nanoseconds, which belongs to the bucket; UINT64_MAX in the last bucket.
+     */
+    uint64_t upper_ns;
+    /**
+     * Number of loads that took at most `upper_ns`, and longer than the bound of the bucket
+     * before. Not cumulative.
+     */
+    uint64_t count;
+} hotset_load_bucket;
+
+/**
  * Statistics of a cache since it was opened. Counts may lag behind calls in progress.
  */
 typedef struct {
@@ -557,6 +577,15 @@ typedef struct {
      * As hotset_capacity.
      */
     uint64_t capacity;
+    /**
+     * The weight of the entries that `evictions` counts, in the unit of the capacity.
+     */
+    uint64_t evicted_weight;
+    /**
+     * The durations of the loads that `loads` and `load_failures` count. The bounds are the same
+     * for all caches: 1, 2.5 and 5 in each power of ten from 10 microseconds to 100 seconds.
+     */
+    hotset_load_bucket load_buckets[HOTSET_LOAD_BUCKETS];
 } hotset_stats_data;
 
 /**

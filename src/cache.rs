@@ -490,13 +490,15 @@ impl<K, V, S> Cache<K, V, S> {
 
     /// Returns the statistics since the cache was built.
     pub fn stats(&self) -> Stats {
-        let (hits, misses) = self.0.engine.thread_states().lookups();
+        let (hits, misses, stale_hits) = self.0.engine.thread_states().lookups();
         let published = self.0.engine.published();
         let mut stats = Stats {
             hits,
             misses,
+            stale_hits,
             insertions: published.insertions.load(Ordering::Relaxed),
             evictions: published.evictions.load(Ordering::Relaxed),
+            evicted_weight: self.0.engine.evicted_weight(),
             expirations: published.expirations.load(Ordering::Relaxed),
             rejections: published.rejections.load(Ordering::Relaxed),
             ..Stats::default()

@@ -54,6 +54,7 @@ mod key;
 mod loading;
 mod lookup;
 mod map;
+mod metric_table;
 mod negative;
 mod policy;
 mod prim;
@@ -87,7 +88,7 @@ pub use loading::{Entry, Freshness, Loaded, VacantEntry};
 pub use policy::PolicyKind as Policy;
 pub use reader::{Iter, Keys, Reader};
 pub use settings::{DefaultHasher, RefreshTask};
-pub use stats::{Cause, Stats};
+pub use stats::{Cause, LoadBuckets, Stats};
 
 #[cfg(doctest)]
 mod doc_tests;

@@ -11,6 +11,7 @@
 //!   [`reload_abandoned`];
 //! - views of all entries: [`visit`], [`visit_unlinked`], [`hottest_with_remaining`];
 //! - snapshots by a codec for whole entries: [`save`], [`load`], [`SaveSession`], [`LoadSession`];
+//! - statistics as monitoring systems see them: [`metrics`], [`load_bucket`];
 //! - the child of a fork: [`fork_child`].
 //!
 //! # Stability
@@ -43,6 +44,11 @@ use std::hash::{BuildHasher, Hash};
 #[cfg(feature = "snapshot")]
 use std::path::Path;
 use std::time::Duration;
+
+/// The metrics of caches as monitoring systems see them.
+pub mod metrics {
+    pub use crate::metric_table::{Figures, Kind, LE, METRICS, Metric, Series};
+}
 
 /// Returns the value for `key`, calling `load` to compute and insert it if absent: that is
 /// [`Cache::try_get_or_insert_with_ttl`] by a borrowed key.
@@ -338,6 +344,12 @@ where
         times.unclaim_reload(inner.engine.now());
     }
     found.is_some()
+}
+
+/// Returns the index of the bucket of [`LoadBuckets`](crate::LoadBuckets) that a load of `nanos`
+/// nanoseconds is counted in.
+pub fn load_bucket(nanos: u64) -> usize {
+    crate::stats::bucket(nanos)
 }
 
 /// Calls `see` with every entry, expired ones included. Each is visited once if no thread changes

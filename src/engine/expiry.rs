@@ -3,7 +3,7 @@
 //! [`ExpirySettings`] holds a cache's settings, its clock, and the time at which maintenance is due
 //! next. Per-entry deadlines are in [`Deadlines`] and [`ExpiryRef`].
 
-use super::entry::{Deadlines, ExpiryRef, NO_DEADLINE};
+use super::entry::{Deadlines, ExpiryRef, NO_DEADLINE, STALE};
 use crate::clock::{TimeSource, nanos};
 use crate::expiry::{Expiry, Ttl};
 use crate::prim::sync::{AtomicBool, AtomicU64, Ordering};
@@ -136,7 +136,7 @@ impl<K, V> ExpirySettings<K, V> {
             deadline = deadline.min(deadline_after(ttl, now));
         }
         let refresh_at = match self.refresh_after {
-            Some(age) => now.saturating_add(self.jittered(age, hash ^ now)),
+            Some(age) => refresh_time(now, self.jittered(age, hash ^ now)),
             None => NO_DEADLINE,
         };
         (deadline != NO_DEADLINE || self.applies_to_all()).then_some(Deadlines {
@@ -166,7 +166,7 @@ impl<K, V> ExpirySettings<K, V> {
             Some(ttl) if max_deadline != NO_DEADLINE => max_deadline.saturating_sub(ttl.saturating_sub(age)),
             _ => NO_DEADLINE,
         };
-        let soon = |age| now.saturating_add(self.jittered(age, hash ^ now)).min(refresh(age));
+        let soon = |age| refresh_time(now, self.jittered(age, hash ^ now)).min(refresh(age) & !STALE);
         let refresh_at = self.refresh_after.map_or(NO_DEADLINE, soon);
         (deadline != NO_DEADLINE || self.applies_to_all()).then_some(Deadlines {
             deadline,
@@ -211,6 +211,11 @@ impl<K, V> ExpirySettings<K, V> {
         // exactly one of them sees each change.
         deadline.abs_diff(timing.deadline()) >= self.grain() && deadline < timing.move_deadline(deadline)
     }
+}
+
+/// Returns the time of the first reload of a value that becomes due after `age`.
+fn refresh_time(now: u64, age: u64) -> u64 {
+    now.saturating_add(age) & !STALE
 }
 
 /// Returns the deadline of a TTL that starts now.

@@ -82,7 +82,7 @@ impl<K, V> Engine<K, V> {
                                 self.sweep(core, index);
                             }
                         });
-                    core.cursor_of_rings = cursor as u32;
+                    core.cursor_of_rings = cursor as u16; // less than `THREADS`
                 }
             }
             if !self.thread_states.overflow.is_empty() {
@@ -148,6 +148,9 @@ impl<K, V> Engine<K, V> {
             .published
             .evictions
             .store(core.counts.evictions, Ordering::Relaxed);
+        if self.shape.weighted {
+            self.evicted_weight.store(core.counts.evicted_weight, Ordering::Relaxed);
+        }
         self.work
             .0
             .published
@@ -202,7 +205,7 @@ impl<K, V> Engine<K, V> {
             let mut panics = Panics::default();
             self.notify(Handle(victim), Cause::Size, &mut panics);
             let deferred = self.with_core(guard, |core| {
-                core.counts.evictions += 1;
+                core.count_eviction(Handle(victim));
                 core.apply(Event::Retired {
                     old: Handle(victim),
                     expired: false,

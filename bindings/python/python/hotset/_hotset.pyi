@@ -256,15 +256,15 @@ class Memo:
             owner: The class of the instances.
         """
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """Returns the counters by name, after pending maintenance.
 
-        They are hits, misses, insertions, evictions, expirations, rejections, loads, load_failures,
-        waits, load_time, entries, weight and capacity. hits and misses count from the last clear,
-        as those of functools do.
+        They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
+        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
+        hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
-    def totals(self) -> dict[str, int]:
+    def totals(self) -> dict[str, Any]:
         """Returns the counters by name as `stats` does, but counted since the cache was created."""
 
     def clear(self) -> None:
@@ -557,15 +557,15 @@ class Cache:
             KeyError: The key is absent.
         """
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """Returns the counters by name, after pending maintenance.
 
-        They are hits, misses, insertions, evictions, expirations, rejections, loads, load_failures,
-        waits, load_time, entries, weight and capacity. hits and misses count from the last clear,
-        as those of functools do.
+        They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
+        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
+        hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
-    def totals(self) -> dict[str, int]:
+    def totals(self) -> dict[str, Any]:
         """Returns the counters by name as `stats` does, but counted since the cache was created."""
 
     def clear(self) -> None:

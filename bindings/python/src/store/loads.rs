@@ -9,10 +9,15 @@ use crate::flight::shared::{Outcome, SharedLoad, fork_count};
 use crate::gil_cell::{Counter, GilCell};
 use crate::objects::{Raised, Ref};
 use hashbrown::HashTable;
+use hotset::raw;
 use pyo3::prelude::*;
+use std::array;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+/// The number of buckets of [`LoadTable::buckets`].
+pub(crate) const LOAD_BUCKETS: usize = hotset::LoadBuckets::BOUNDS.len() + 1;
 
 struct InFlight {
     hash: u64,
@@ -40,6 +45,8 @@ pub(crate) struct LoadTable {
     waits: Counter,
     /// The total duration of all loads, in nanoseconds.
     time: Counter,
+    /// The number of loads by duration.
+    buckets: [Counter; LOAD_BUCKETS],
     /// The hashes of keys whose reload was cancelled with its task: the next caller awaits its own
     /// reload.
     cancelled_reloads: GilCell<Vec<u64>>,
@@ -125,6 +132,11 @@ impl LoadTable {
     /// Returns the total duration of completed loads.
     pub(crate) fn load_time(&self) -> Duration {
         Duration::from_nanos(self.time.get(Ordering::Relaxed))
+    }
+
+    /// Returns the numbers of completed loads by duration, in the buckets of `hotset::LoadBuckets`.
+    pub(crate) fn buckets(&self) -> [u64; LOAD_BUCKETS] {
+        array::from_fn(|n| self.buckets[n].get(Ordering::Relaxed))
     }
 
     /// Joins the key's load in flight, or makes the caller the leader of a new one.
@@ -268,7 +280,9 @@ impl LoadTable {
         if let Some(shared) = &load.shared {
             Python::attach(|py| shared.complete(py, outcome));
         }
-        self.time.add(load.begun.elapsed().as_nanos() as u64);
+        let nanos = load.begun.elapsed().as_nanos() as u64;
+        self.time.add(nanos);
+        self.buckets[raw::load_bucket(nanos)].increment(Ordering::Relaxed);
         if !matches!(outcome, Outcome::Value(_)) {
             self.failed.increment(Ordering::Relaxed);
         }

@@ -49,9 +49,6 @@ thread_local! {
     static WEIGHT: Cell<u64> = const { Cell::new(1) };
 }
 
-/// The number of counts that [`Store::stats`] reports since a reset.
-const COUNTS: usize = 10;
-
 pub(crate) struct Store {
     cache: Cache,
     hooks: Arc<Hooks>,
@@ -73,7 +70,7 @@ pub(crate) struct Store {
     /// Misses of callers that then waited for another caller's load.
     joined_misses: Counter,
     /// The counts at the last reset.
-    counts_at_reset: GilCell<[u64; COUNTS]>,
+    counts_at_reset: GilCell<stats::Counts>,
     trust: TrustCell,
 }
 

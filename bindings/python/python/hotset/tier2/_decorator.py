@@ -135,7 +135,8 @@ class MemoTier:
 
     def hits(self) -> int:
         """Returns the number of hits."""
-        return self._memo.stats()["hits"]
+        hits: int = self._memo.stats()["hits"]
+        return hits
 
     def entries(self) -> list[tuple[Args, Kwargs, Any]]:
         """Returns the results with the arguments that name them."""
