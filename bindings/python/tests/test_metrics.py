@@ -259,6 +259,13 @@ def test_metrics_follow_the_rules_of_names():
     assert len({metric.otel for metric in HOTSET}) == len(HOTSET)
 
 
+def test_names_and_help_are_those_of_the_rust_crate():
+    table = (Path(__file__).parents[3] / "src" / "metric_table.rs").read_text()
+    of_rust = re.findall(r'metric\(\s*"(hotset_\w+)",\s*Kind::\w+,\s*"([^"]+)"', table)
+    of_python = [(f"{metric.name}{'_total' * (metric.kind == 'counter')}", metric.help) for metric in HOTSET if "tier2" not in metric.name]
+    assert sorted(of_rust) == sorted(of_python)
+
+
 def test_fields_of_metrics_exist():
     cache = hotset.Cache(10, name="metrics: fields")
     cache["a"] = 1

@@ -45,8 +45,8 @@ def _figures_of(cache: Any) -> Figures:
     held = {field: float(value) for field in _HELD if (value := totals.pop(field)) is not None}
     totals["load_successes"] = max(totals["loads"] - totals["load_failures"], 0)
     totals.update({f"{_BUCKET}{upper!r}": count for upper, count in totals.pop("load_buckets")})
-    tier2 = cache.__hotset_tier2__() if hasattr(cache, "__hotset_tier2__") else {}
-    return Figures(totals, dict(tier2), held)
+    tier2: dict[str, float] = cache.__hotset_tier2__() if hasattr(cache, "__hotset_tier2__") else {}
+    return Figures(totals, tier2, held)
 
 
 def _read() -> dict[str, tuple[Any, Figures]]:
@@ -119,7 +119,7 @@ class Increments:
         # The thread that reads and applies, and whether another one has requested that in between.
         self._owner: int | None = None
         self._again = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pid = os.getpid()
 
     def run(self) -> None:
@@ -152,7 +152,7 @@ class Increments:
 
     def _after_fork(self) -> None:
         """Counts from 0, as `read` does in a child; the thread that held the lock may not exist."""
-        self._last, self._owner, self._again, self._lock = {}, None, False, threading.Lock()
+        self._last, self._owner, self._again, self._lock = {}, None, False, threading.RLock()
         self._pid = os.getpid()
 
     def _pass_on(self) -> None:
@@ -266,7 +266,7 @@ HOTSET: Final = (
         "request.type",
         "{request}",
     ),
-    _hotset("stale_hits", "counter", "Lookups that returned a value which was due for a reload or had expired", "stale_hits", unit="{request}"),
+    _hotset("stale_hits", "counter", "Lookups that found a value which was due for a reload or had expired", "stale_hits", unit="{request}"),
     _hotset("waits", "counter", "Calls that waited for the load of another caller", "waits", unit="{call}"),
     _hotset("insertions", "counter", "Values that were stored", "insertions", unit="{entry}"),
     _hotset("evictions", "counter", "Entries that were removed to make room", "evictions", unit="{entry}"),

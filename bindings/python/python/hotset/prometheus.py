@@ -17,7 +17,7 @@ Example:
     >>> registry = CollectorRegistry()
     >>> registry.register(hotset.prometheus.Collector())
     >>> registry.get_sample_value("hotset_cache_requests_total", {"cache": "users", "result": "miss"})
-    1.0
+    1
 """
 
 import atexit
@@ -29,16 +29,16 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from itertools import accumulate
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, cast, final
 
 try:
     from prometheus_client import Counter, Gauge, Histogram
+    from prometheus_client import multiprocess as _multiprocess
+    from prometheus_client import utils as _utils
     from prometheus_client import values as _values
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
     from prometheus_client.metrics_core import Metric as Family
-    from prometheus_client.multiprocess import mark_process_dead
     from prometheus_client.registry import Collector as _Collector
-    from prometheus_client.utils import floatToGoString
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "hotset.prometheus needs prometheus_client: pip install 'hotset[prometheus]'", name=error.name, path=error.path
@@ -49,6 +49,10 @@ from hotset._metrics import HOTSET, MICROMETER, Increments, Metric, buckets, fla
 __all__ = ["ASGIMiddleware", "Collector", "child_exit", "configure", "post_request", "push", "worker_exit"]
 
 Names = Literal["hotset", "micrometer"]
+
+# (These two have no types.)
+_mark_process_dead: Callable[[int], None] = cast(Any, _multiprocess).mark_process_dead
+_text_of: Callable[[float], str] = cast(Any, _utils).floatToGoString
 
 _log = logging.getLogger("hotset")
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -103,7 +107,7 @@ _FAMILIES: Final[dict[str, type[_Family]]] = {
 def _cumulative(counts: list[tuple[float, float]]) -> list[tuple[str, float]]:
     """Returns for each upper bound how many loads took at most so long, as Prometheus wants it."""
     sums = accumulate(count for _, count in counts)
-    return [(floatToGoString(upper), total) for (upper, _), total in zip(counts, sums, strict=True)]
+    return [(_text_of(upper), total) for (upper, _), total in zip(counts, sums, strict=True)]
 
 
 @final
@@ -186,8 +190,6 @@ class _Pusher:
             directory = os.environ.get(_DIRECTORY)
             if not directory or not os.path.isdir(directory):
                 raise ValueError(f"{_DIRECTORY} is not a directory: {directory!r}; create it, empty, before the server starts")
-        elif os.environ.get(_DIRECTORY):
-            warnings.warn(f"{_DIRECTORY} was set after prometheus_client was imported: it has no effect in this process", stacklevel=4)
         self.table: Final = table
         self.every: Final = every
         self._parents = [(metric, self._parent(metric)) for metric in table.metrics if metric.kind != "histogram"]
@@ -237,7 +239,7 @@ class _Pusher:
 
     def _apply_histogram(self, metric: Metric, series: _Series, name: str, counts: list[tuple[float, float]], duration: float) -> None:
         """Adds loads to a histogram. Its public methods add only one by one."""
-        child = series.sums.get((metric.name, ""))
+        child: Any = series.sums.get((metric.name, ""))
         if child is None:
             if metric.name not in self._histograms:
                 bounds = [upper for upper, _ in counts]
@@ -269,7 +271,7 @@ class _Pusher:
         """Writes the last counts of a process that ends, and removes its gauges."""
         self.push()
         if _is_multiprocess():
-            mark_process_dead(os.getpid())
+            _mark_process_dead(os.getpid())
 
     def _at_exit(self) -> None:
         # (A child that has never pushed has inherited this handler.)
@@ -282,7 +284,7 @@ def _mark_dead_processes() -> None:
     for path in glob.glob(os.path.join(glob.escape(os.environ.get(_DIRECTORY, "")), "gauge_live*_*.db")):
         pid = path.removesuffix(".db").rpartition("_")[2]
         if pid.isdecimal() and not _is_alive(int(pid)):
-            mark_process_dead(int(pid))
+            _mark_process_dead(int(pid))
 
 
 def _is_alive(pid: int) -> bool:
@@ -296,13 +298,14 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-_lock = threading.Lock()
+# Reentrant: a destructor that runs while a thread has it may push.
+_lock = threading.RLock()
 _configured: _Pusher | None = None
 
 
 def _renew_lock() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -341,6 +344,8 @@ def _pusher(table: _Table | None = None, every: float = 0.0) -> _Pusher:
     global _configured
     if _configured is not None and table is None:
         return _configured
+    if _configured is None and os.environ.get(_DIRECTORY) and not _is_multiprocess():
+        warnings.warn(f"{_DIRECTORY} was set after prometheus_client was imported: it has no effect in this process", stacklevel=3)
     with _lock:
         if _configured is None:
             _configured = _Pusher(table or _Table("hotset", None), every)
@@ -401,7 +406,7 @@ def worker_exit(server: Any, worker: Any) -> None:
 def child_exit(server: Any, worker: Any) -> None:
     """Removes the gauges of a worker that has ended, or was killed. A hook of gunicorn's."""
     if _is_multiprocess():
-        mark_process_dead(worker.pid)
+        _mark_process_dead(worker.pid)
 
 
 # --- ASGI.
