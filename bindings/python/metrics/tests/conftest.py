@@ -1,5 +1,4 @@
-"""Fixtures of the tests of metrics: servers of the tests' own, on free ports, stopped by their pids.
-"""
+"""Fixtures of the tests of metrics: servers on free ports, stopped by their pids."""
 
 import contextlib
 import json

@@ -1,5 +1,7 @@
 """`hotset.opentelemetry` with the SDK's reader in memory."""
 
+import os
+
 import hotset
 import hotset.opentelemetry
 import pytest
@@ -63,3 +65,14 @@ def test_differences_are_never_negative():
         assert points(reader, "otel: differences")["hotset.cache.requests", "miss"] == lookups
     del cache
     provider.shutdown()
+
+
+def test_a_forked_process_reports_what_it_counted_itself(reader):
+    cache = hotset.Cache(10, name="otel: fork")
+    [cache.get(n) for n in range(5)]
+    assert points(reader, "otel: fork")["hotset.cache.requests", "miss"] == 5
+    child = os.fork()
+    if child == 0:
+        cache.get(1)
+        os._exit(points(reader, "otel: fork")["hotset.cache.requests", "miss"])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

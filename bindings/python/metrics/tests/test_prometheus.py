@@ -18,7 +18,7 @@ NAME = {"cache": "tests of metrics"}
 
 
 def run(program, *, cwd, multiprocess=None):
-    """Runs a program in a process of its own: prometheus_client's default registry is one for all."""
+    """Runs a program in a process of its own, with a default registry of its own."""
     environment = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     if multiprocess is not None:
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(multiprocess)

@@ -52,7 +52,7 @@ class Shop:
 
 @pytest.fixture
 def shop(tmp_path, directory):
-    """The application under gunicorn, configured as on the page; the master pushes before it forks."""
+    """The application under gunicorn, configured as on the page; the master pushes, too."""
     configuration = blocks()["gunicorn.conf.py"]
     assert "workers = 4" in configuration and "preload_app = True" in configuration
     configuration += "\nimport hotset.prometheus\n\ndef when_ready(server):\n    hotset.prometheus.push()\n"

@@ -1,4 +1,4 @@
-"""The other setups of the page, with the servers that it names: each block runs as it is printed."""
+"""The setups of the page, with the servers that it names: each block runs as it is printed."""
 
 import os
 import re

@@ -1,7 +1,7 @@
 """What metrics report of the caches of this process, and the names they have in monitoring systems.
 
-`read` returns the figures of all caches that have a name. Counts are those of a cache's whole life:
-`cache_clear` and `reset_stats` do not restart them. A process that was forked counts from the fork.
+`read` returns the figures of all caches that have a name. Counts are those since a cache was
+created: `cache_clear` and `reset_stats` do not restart them. A process that was forked counts from the fork.
 `Increments` makes increments of successive figures. `HOTSET` and `MICROMETER` are tables of names.
 
 `hotset.prometheus` and `hotset.opentelemetry` are built on it.
@@ -11,10 +11,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, final
 from weakref import ReferenceType, ref
 
 from hotset._registry import caches
+from hotset._stats import Stats
 
 _log = logging.getLogger("hotset")
 
@@ -28,8 +30,8 @@ class Figures(NamedTuple):
     """The figures of one cache.
 
     Attributes:
-        counts: Counts by field of `Stats`, those of buckets by upper bound. They never fall in the
-            life of a cache.
+        counts: Counts by field of `Stats`, those of buckets by upper bound. They never fall
+            as long as the cache exists.
         tier2: Counts of the second tier by name; empty without one, and before its first use. They
             restart when the connection to it is closed and opened again.
         held: What the cache holds: "entries", "weight", and with a bound "capacity".
@@ -40,24 +42,48 @@ class Figures(NamedTuple):
     held: dict[str, float]
 
 
-def _figures_of(cache: Any) -> Figures:
-    totals = cache.__hotset_totals__()._asdict()
-    held = {field: float(value) for field in _HELD if (value := totals.pop(field)) is not None}
-    totals["load_successes"] = max(totals["loads"] - totals["load_failures"], 0)
-    totals.update({f"{_BUCKET}{upper!r}": count for upper, count in totals.pop("load_buckets")})
-    tier2: dict[str, float] = cache.__hotset_tier2__() if hasattr(cache, "__hotset_tier2__") else {}
-    return Figures(totals, tier2, held)
+class _Raw(NamedTuple):
+    """What was read of a cache: `Stats` since it was created, and the second tier's counters."""
+
+    cache: Any
+    totals: Stats
+    tier2: dict[str, float]
 
 
-def _read() -> dict[str, tuple[Any, Figures]]:
-    found: dict[str, tuple[Any, Figures]] = {}
+def _read() -> dict[str, _Raw]:
+    found: dict[str, _Raw] = {}
     for name, cache in caches().items():
         try:
+            tier2: dict[str, float] = cache.__hotset_tier2__() if hasattr(cache, "__hotset_tier2__") else {}
             # (A lone surrogate is no text for a monitoring system, and would fail all metrics.)
-            found[name.encode(errors="backslashreplace").decode()] = cache, _figures_of(cache)
+            found[name.encode(errors="backslashreplace").decode()] = _Raw(cache, cache.__hotset_totals__(), tier2)
         except Exception:
             _log.warning("failed to read the statistics of the cache %r", name, exc_info=True)
     return found
+
+
+@lru_cache
+def bucket_field(upper: float) -> str:
+    """Returns the field of the loads in one bucket.
+
+    Args:
+        upper: The upper bound in seconds.
+    """
+    return f"{_BUCKET}{upper!r}"
+
+
+def _counts_of(totals: Stats) -> dict[str, float]:
+    counts: dict[str, Any] = totals._asdict()
+    for field in _HELD:
+        del counts[field]
+    counts["load_successes"] = max(totals.loads - totals.load_failures, 0)
+    for upper, count in counts.pop("load_buckets"):
+        counts[bucket_field(upper)] = count
+    return counts
+
+
+def _held_of(totals: Stats) -> dict[str, float]:
+    return {field: value for field in _HELD if (value := getattr(totals, field)) is not None}
 
 
 # What the caches of a forked process had counted before the fork. The parent reports it.
@@ -66,12 +92,19 @@ _inherited: dict[str, tuple[ReferenceType[Any], dict[str, float]]] = {}
 
 def _forked() -> None:
     _inherited.clear()
-    _inherited.update({name: (ref(cache), figures.counts) for name, (cache, figures) in _read().items()})
+    _inherited.update({name: (ref(raw.cache), _counts_of(raw.totals)) for name, raw in _read().items()})
 
 
 if hasattr(os, "register_at_fork"):
     # (After hotset's own handler, which was registered earlier, so the caches can be read.)
     os.register_at_fork(after_in_child=_forked)
+
+
+def _own_counts(name: str, raw: _Raw) -> dict[str, float]:
+    """Returns the counts since the cache was created, or since this process was forked."""
+    counts = _counts_of(raw.totals)
+    inherited = _inherited.get(name)
+    return counts if inherited is None or inherited[0]() is not raw.cache else _difference(counts, inherited[1])
 
 
 def read() -> dict[str, tuple[Any, Figures]]:
@@ -83,25 +116,21 @@ def read() -> dict[str, tuple[Any, Figures]]:
         The cache and its figures, by name. Counts are those since the cache was created, or since
         this process was forked.
     """
-    found = _read()
-    for name, (reference, counts) in list(_inherited.items()):
-        if name in found and found[name][0] is reference():
-            cache, figures = found[name]
-            found[name] = cache, figures._replace(counts=_difference(figures.counts, counts))
-    return found
+    return {name: (raw.cache, Figures(_own_counts(name, raw), raw.tier2, _held_of(raw.totals))) for name, raw in _read().items()}
 
 
 def _difference(now: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
     # (A count that is the difference of others may seem to fall by a call in progress.)
-    return {field: max(value - before.get(field, 0), 0) for field, value in now.items()}
+    return {field: value - last if value > (last := before.get(field, 0)) else 0 for field, value in now.items()}
 
 
 class _Last(NamedTuple):
-    """What was last read of a cache: the greatest counts so far."""
+    """What was last read of a cache, and the greatest counts so far."""
 
     cache: ReferenceType[Any]
-    counts: dict[str, float]
+    totals: Stats | None
     tier2: dict[str, float]
+    counts: dict[str, float]
 
 
 @final
@@ -109,8 +138,9 @@ class Increments:
     """Passes on by how much counts have risen since it last did. Increments are never negative.
 
     Args:
-        apply: Called for each cache with its name, the increments by field (those of the second
-            tier with the prefix "tier2."), and what it holds: None for a cache that has gone.
+        apply: Called for each cache that has changed, with its name, the increments by field (those
+            of the second tier with the prefix "tier2."), and what it holds: None for a cache that
+            was dropped.
     """
 
     def __init__(self, apply: Callable[[str, dict[str, float], dict[str, float] | None], None]) -> None:
@@ -125,9 +155,9 @@ class Increments:
     def run(self) -> None:
         """Reads all caches, and passes on the increments.
 
-        Figures must be applied in the order in which they were read. If another thread is at it,
-        that thread reads once more, and this call returns immediately: no thread waits for a cache
-        to be read, which may run a user's timer.
+        Figures must be applied in the order in which they were read. If another thread does so
+        already, that thread reads once more, and this call returns immediately: no thread waits for
+        a cache to be read, which may run a user's timer.
         """
         if self._pid != os.getpid():
             self._after_fork()
@@ -156,20 +186,21 @@ class Increments:
         self._pid = os.getpid()
 
     def _pass_on(self) -> None:
-        found = read()
-        for name, (cache, figures) in found.items():
+        found = _read()
+        for name, raw in found.items():
             last = self._last.get(name)
-            if last is None or last.cache() is not cache:
-                last = _Last(ref(cache), {}, {})
-            tier2 = last.tier2
-            if any(figures.tier2.get(field, 0) < value for field, value in tier2.items()):
-                # Another connection, which counts from 0.
-                tier2 = {}
-            rises = _difference(figures.counts, last.counts)
-            rises.update({f"tier2.{field}": value for field, value in _difference(figures.tier2, tier2).items()})
-            counts = {field: max(value, last.counts.get(field, 0)) for field, value in figures.counts.items()}
-            self._last[name] = _Last(last.cache, counts, figures.tier2)
-            self._apply(name, rises, figures.held)
+            if last is None or last.cache() is not raw.cache:
+                last = _Last(ref(raw.cache), None, {}, {})
+            elif last.totals == raw.totals and last.tier2 == raw.tier2:
+                continue
+            counts = _own_counts(name, raw)
+            rises = _difference(counts, last.counts)
+            # (Fewer than before: another connection, which counts from 0.)
+            tier2 = {} if any(raw.tier2.get(field, 0) < value for field, value in last.tier2.items()) else last.tier2
+            rises.update({f"tier2.{field}": value for field, value in _difference(raw.tier2, tier2).items()})
+            greatest = {field: value if value > (other := last.counts.get(field, 0)) else other for field, value in counts.items()}
+            self._last[name] = _Last(last.cache, raw.totals, raw.tier2, greatest)
+            self._apply(name, rises, _held_of(raw.totals))
         for name in self._last.keys() - found.keys():
             del self._last[name]
             self._apply(name, {}, None)
@@ -218,9 +249,15 @@ class Metric:
         Args:
             figures: Figures by field, those of the second tier with the prefix "tier2.".
         """
-        return [
-            (value, sum(figures[field] for field in fields)) for value, fields in self.series.items() if all(field in figures for field in fields)
-        ]
+        return [(value, sum(figures[field] for field in fields)) for value, fields in self.present(figures)]
+
+    def present(self, figures: Mapping[str, float]) -> list[tuple[str, tuple[str, ...]]]:
+        """Returns the values of `label` and the fields to add, where the figures have them.
+
+        Args:
+            figures: Figures by field, those of the second tier with the prefix "tier2.".
+        """
+        return [(value, fields) for value, fields in self.series.items() if all(field in figures for field in fields)]
 
 
 def buckets(figures: Mapping[str, float]) -> list[tuple[float, float]]:

@@ -12,6 +12,7 @@ Example:
     >>> hotset.opentelemetry.instrument(MeterProvider([reader]))
 """
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Final, final
 from weakref import WeakSet
@@ -40,6 +41,7 @@ class _Instruments:
         # negative one.
         self._sums: dict[str, dict[str, float]] = {}
         self._live: dict[str, dict[str, float]] = {}
+        self._pid = os.getpid()
         self._increments = Increments(self._apply)
         for metric in HOTSET:
             create = meter.create_observable_up_down_counter if metric.kind == "gauge" else meter.create_observable_counter
@@ -56,6 +58,9 @@ class _Instruments:
 
     def _callback(self, metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
+            if self._pid != os.getpid():
+                # (A child counts from the fork on.)
+                self._sums, self._live, self._pid = {}, {}, os.getpid()
             self._increments.run()
             return [
                 Observation(number, {NAME: name, **({metric.otel_label: value} if metric.otel_label else {})})

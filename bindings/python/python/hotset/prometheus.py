@@ -1,4 +1,4 @@
-"""Metrics of the caches of this process for Prometheus, by prometheus_client (`hotset[prometheus]`).
+"""Metrics of the caches of this process for Prometheus (`hotset[prometheus]`).
 
 All caches that have a name are reported: see `hotset.caches()`. Nothing is counted in addition to
 what each cache counts anyway, so a hit costs the same with and without it.
@@ -44,7 +44,7 @@ except ModuleNotFoundError as error:
         "hotset.prometheus needs prometheus_client: pip install 'hotset[prometheus]'", name=error.name, path=error.path
     ) from error
 
-from hotset._metrics import HOTSET, MICROMETER, Increments, Metric, buckets, flat, read
+from hotset._metrics import HOTSET, MICROMETER, Increments, Metric, bucket_field, buckets, flat, read
 
 __all__ = ["ASGIMiddleware", "Collector", "child_exit", "configure", "post_request", "push", "worker_exit"]
 
@@ -105,14 +105,16 @@ _FAMILIES: Final[dict[str, type[_Family]]] = {
 
 
 def _cumulative(counts: list[tuple[float, float]]) -> list[tuple[str, float]]:
-    """Returns for each upper bound how many loads took at most so long, as Prometheus wants it."""
+    """Returns for each upper bound the number of loads that took at most that long."""
     sums = accumulate(count for _, count in counts)
     return [(_text_of(upper), total) for (upper, _), total in zip(counts, sums, strict=True)]
 
 
 @final
 class Collector(_Collector):
-    """Reads the caches of this process when Prometheus scrapes it. For a registry of prometheus_client.
+    """Reads the caches of this process when Prometheus scrapes it.
+
+    For a registry of prometheus_client.
 
     A counter restarts when another cache of the same name takes the place of the first one, and its
     series end when the cache is dropped.
@@ -170,13 +172,14 @@ class Collector(_Collector):
 
 @final
 class _Series:
-    """The series of one cache, and what was last written of it."""
+    """What writes the series of one cache, and what was last written of it."""
 
-    __slots__ = ("gauges", "held", "sums")
+    __slots__ = ("gauges", "held", "known", "writers")
 
     def __init__(self) -> None:
-        # By name of the metric and value of its label.
-        self.sums: dict[tuple[str, str], Any] = {}
+        # The fields for which there are writers; what adds to a series, and the fields it adds.
+        self.known = 0
+        self.writers: list[tuple[Callable[[float], None], tuple[str, ...]]] = []
         self.gauges: dict[str, Any] = {}
         self.held: dict[str, float] | None = None
 
@@ -192,7 +195,7 @@ class _Pusher:
                 raise ValueError(f"{_DIRECTORY} is not a directory: {directory!r}; create it, empty, before the server starts")
         self.table: Final = table
         self.every: Final = every
-        self._parents = [(metric, self._parent(metric)) for metric in table.metrics if metric.kind != "histogram"]
+        self._parents = {metric.name: self._parent(metric) for metric in table.metrics if metric.kind != "histogram"}
         # Made when the bounds of the buckets are known.
         self._histograms: dict[str, Histogram] = {}
         self._series: dict[str, _Series] = {}
@@ -211,45 +214,51 @@ class _Pusher:
 
     def _apply(self, name: str, rises: dict[str, float], held: dict[str, float] | None) -> None:
         series = self._series.setdefault(name, _Series())
-        for metric, parent in self._parents:
+        if len(rises) > series.known:
+            # (Again when the second tier is used for the first time.)
+            series.known, series.writers = len(rises), self._writers(name, rises)
+        for write, fields in series.writers:
+            rise = rises[fields[0]] if len(fields) == 1 else sum(rises[field] for field in fields)
+            if rise:
+                write(rise)
+        if held != series.held:
+            self._set_gauges(name, series, held)
+
+    def _writers(self, name: str, rises: dict[str, float]) -> list[tuple[Callable[[float], None], tuple[str, ...]]]:
+        """Returns what adds to each series, and the fields that are added."""
+        writers: list[tuple[Callable[[float], None], tuple[str, ...]]] = []
+        for metric in self.table.metrics:
             if metric.kind == "gauge":
                 continue
-            for value, rise in metric.values(rises):
-                child = series.sums.get((metric.name, value))
-                if child is None:
-                    child = series.sums[metric.name, value] = parent.labels(*self.table.label_values(metric, name, value))
-                if rise:
-                    child.inc(rise)
+            parent = self._histogram(metric, rises) if metric.kind == "histogram" else self._parents[metric.name]
+            for value, fields in metric.present(rises):
+                child: Any = parent.labels(*self.table.label_values(metric, name, value))
+                if metric.kind == "histogram":
+                    # Its public methods add loads one by one only.
+                    writers += [(bucket.inc, (bucket_field(upper),)) for bucket, (upper, _) in zip(child._buckets, buckets(rises), strict=True)]
+                    writers.append((child._sum.inc, fields))
+                else:
+                    writers.append((child.inc, fields))
+        return writers
+
+    def _histogram(self, metric: Metric, rises: dict[str, float]) -> Histogram:
+        if metric.name not in self._histograms:
+            bounds = [upper for upper, _ in buckets(rises)]
+            self._histograms[metric.name] = Histogram(metric.name, metric.help, self.table.label_names(metric), buckets=bounds)
+        return self._histograms[metric.name]
+
+    def _set_gauges(self, name: str, series: _Series, held: dict[str, float] | None) -> None:
         for metric in self.table.metrics:
-            if metric.kind == "histogram" and (counts := buckets(rises)):
-                self._apply_histogram(metric, series, name, counts, metric.values(rises)[0][1])
-        if held == series.held:
-            return
-        for metric, parent in self._parents:
             if metric.kind == "gauge":
                 if held is not None and (values := metric.values(held)):
                     if metric.name not in series.gauges:
-                        series.gauges[metric.name] = parent.labels(*self.table.label_values(metric, name, ""))
+                        series.gauges[metric.name] = self._parents[metric.name].labels(*self.table.label_values(metric, name, ""))
                     series.gauges[metric.name].set(values[0][1])
                 elif metric.name in series.gauges:
                     series.gauges[metric.name].set(0)
         series.held = held
         if held is None:
             del self._series[name]
-
-    def _apply_histogram(self, metric: Metric, series: _Series, name: str, counts: list[tuple[float, float]], duration: float) -> None:
-        """Adds loads to a histogram. Its public methods add only one by one."""
-        child: Any = series.sums.get((metric.name, ""))
-        if child is None:
-            if metric.name not in self._histograms:
-                bounds = [upper for upper, _ in counts]
-                self._histograms[metric.name] = Histogram(metric.name, metric.help, self.table.label_names(metric), buckets=bounds)
-            child = series.sums[metric.name, ""] = self._histograms[metric.name].labels(*self.table.label_values(metric, name, ""))
-        for bucket, (_, count) in zip(child._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
-        if duration:
-            child._sum.inc(duration)
 
     def push(self) -> None:
         """Writes what was counted since the last call in this process."""
@@ -320,8 +329,8 @@ def configure(*, names: Names = "hotset", labels: Mapping[str, str] | None = Non
     Args:
         names: "hotset" or "micrometer", as of `Collector`.
         labels: Further labels of all series, as of `Collector`.
-        every: The hooks write at most once in so many seconds; with 0 after every request. What
-            they omit is written by the next request, or when the process ends.
+        every: The hooks write at most once in `every` seconds; with 0 after every request. What
+            they omit is written after a later request, or when the process ends.
 
     Raises:
         RuntimeError: Other settings are in use.
@@ -358,8 +367,8 @@ def push() -> None:
     """Writes what the caches of this process have counted into counters of prometheus_client.
 
     The counters never fall. They include what was counted before `cache_clear` or `reset_stats`;
-    what a cache had counted between the last call and the moment when it was dropped, or when
-    another cache took its name, is not written. A process that was forked writes what was counted
+    what a cache counted after the last call is not written if it is dropped, or if another cache
+    takes its name. A process that was forked writes what was counted
     since the fork, if this module was imported before.
 
     Raises:
@@ -419,7 +428,7 @@ _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 @final
 class ASGIMiddleware:
-    """Pushes after each request, and when the server shuts down. For uvicorn and other ASGI servers.
+    """Pushes after each request, and when the server shuts down: for uvicorn and other ASGI servers.
 
     Args:
         app: The application.
@@ -436,7 +445,7 @@ class ASGIMiddleware:
         self._app = app
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        """Runs the application for one connection, or for the life of the server."""
+        """Runs the application for one connection, or from startup to shutdown of the server."""
         if scope["type"] == "lifespan":
 
             async def sending(message: MutableMapping[str, Any]) -> None:
