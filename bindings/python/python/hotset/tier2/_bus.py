@@ -18,8 +18,9 @@ from hotset.tier2._client import connect
 from hotset.tier2._clock import now
 from hotset.tier2._commands import kind_of_error, kind_of_failure
 from hotset.tier2._errors import Failed
-from hotset.tier2._operations import maintain, run
+from hotset.tier2._operations import maintain
 from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, Push, ServerError, encode
+from hotset.tier2._run import run
 
 if TYPE_CHECKING:
     from hotset.tier2._session import Session

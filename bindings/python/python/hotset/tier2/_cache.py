@@ -14,9 +14,10 @@ from hotset.tier2 import _many, _reads
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
 from hotset.tier2._keys import quote_name
-from hotset.tier2._operations import Call, Outcome, Steps, drive, run, run_async
+from hotset.tier2._operations import Call, Outcome, Steps, drive
 from hotset.tier2._payload import NotEncodable, PayloadCodec
 from hotset.tier2._resp import ServerError
+from hotset.tier2._run import run, run_async
 from hotset.tier2._server import Redis
 from hotset.tier2._settings import lifetime, space_settings
 from hotset.tier2._space import Space

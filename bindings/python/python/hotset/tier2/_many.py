@@ -8,25 +8,9 @@ from hotset._hotset import MISSING
 from hotset.tier2._clock import now
 from hotset.tier2._commands import Abilities, kind_of_failure, pack
 from hotset.tier2._errors import Failed
-from hotset.tier2._operations import (
-    Background,
-    Call,
-    Load,
-    Need,
-    Outcome,
-    Probe,
-    Raised,
-    Send,
-    Steps,
-    Wait,
-    check_not_within,
-    drive,
-    send,
-    send_async,
-    wait,
-    wait_async,
-)
+from hotset.tier2._operations import Background, Call, Load, Need, Outcome, Probe, Raised, Send, Steps, Wait, drive
 from hotset.tier2._resp import Command
+from hotset.tier2._run import check_not_within, send, send_async, wait, wait_async
 from hotset.tier2._session import Session
 from hotset.tier2._space import Space
 

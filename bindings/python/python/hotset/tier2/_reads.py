@@ -12,9 +12,10 @@ from hotset.tier2._commands import GET, Script, get_command, kind_of_failure
 from hotset.tier2._errors import Failed
 from hotset.tier2._keys import quote_name
 from hotset.tier2._many import run_many, run_many_async
-from hotset.tier2._operations import HIT, Call, Outcome, Steps, check_not_within, drive, open_payload, run, run_async
+from hotset.tier2._operations import HIT, Call, Outcome, Steps, drive, open_payload
 from hotset.tier2._payload import NotEncodable, PayloadError
 from hotset.tier2._resp import Command
+from hotset.tier2._run import check_not_within, run, run_async
 from hotset.tier2._session import Session
 from hotset.tier2._space import Space
 
