@@ -421,7 +421,7 @@ class TieredCache(Generic[K, V]):
         _check_delta(delta)
         session, namespace = self._space.native()
         name = self._space.counter_of((key,), {})
-        number = session.node_of(name)
+        number = session.topology.node_of(name)
         call = Call(self._space, (key,), {}, None)
         milliseconds = 0 if ttl is None else max(1, lifetime(ttl) // 1_000_000)
         call.direct = _reads.count_commands(name, delta, milliseconds)
@@ -581,7 +581,7 @@ class TieredCache(Generic[K, V]):
         all_steps: dict[int, Steps] = {}
         for at, key in enumerate(dict.fromkeys(keys)):
             name, full_key = self._space.key_of((key,), {})
-            op = namespace.remove(name, session.node_of(name), now())
+            op = namespace.remove(name, session.topology.node_of(name), now())
             all_steps[at] = drive(session, Call(self._space, (key,), {}, full_key), op)
         return session, all_steps
 
@@ -589,7 +589,7 @@ class TieredCache(Generic[K, V]):
         are_confirmed = all([outcome.is_confirmed for outcome in outcomes.values()])
         session = self._space.native()[0]
         if not are_confirmed:
-            for number in session.numbers:
+            for number in session.topology.numbers:
                 session.wake_bus(number)
         session.waiters.wake_all()
         return are_confirmed

@@ -52,7 +52,7 @@ class _Target:
     @property
     def number(self) -> int:
         """The number of the server that has the key, as far as is known."""
-        return self.session.node_of(self.name)
+        return self.session.topology.node_of(self.name)
 
     def read(self) -> tuple[Call, Any, Steps]:
         """Returns a read: the call, the core's operation, and the steps that drive it."""

@@ -219,13 +219,13 @@ class Reading:
         if loads:
             for name, _ in self._names:
                 check_not_within(name)
-        node_of, when = session.node_of, now()
+        node_of, when = session.topology.node_of, now()
         self._ops: dict[int, Any] = {}
         self._reads: Any = None
         self._replies: list[bytes | None] = []
         self._is_unreached = False
         self.number = node_of(self._names[0][0])
-        if session.is_cluster or len(keys) < 2:
+        if session.topology.is_cluster or len(keys) < 2:
             self._ops = {at: namespace.read(name, node_of(name), when, loads, tags) for at, (name, _) in enumerate(self._names)}
             return
         reads = namespace.read_many([name for name, _ in self._names], self.number, when, loads, tags)

@@ -292,7 +292,7 @@ def _perform(session: Session, call: Call | None, op: Any, action: int) -> Gener
                 whole = True
                 continue
             if error.code in ("MOVED", "ASK"):
-                op.node = session.moved(error, number)
+                op.node = session.topology.moved(error, number)
                 following = int(op.failed(now(), _MOVED))
                 if following != action:
                     return following
