@@ -45,7 +45,7 @@ NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
 SHARD ?= 0/100
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
-        bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         tools-redis tools-wrk tools-prometheus test-metrics test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
@@ -288,6 +288,9 @@ bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers qu
 
 bench-time: ## What a time to live costs, a hit through a loading call, and a herd its neighbors
 	benches/compare.sh time $(ARGS)
+
+bench-zipf: ## Reads through caches of 1k to 1M entries, zipf 0.99 and 0.7, 1 to 4 threads, beside quick_cache, with hit ratios
+	benches/compare.sh zipf-all $(ARGS)
 
 bench-snapshot: ## What saving and loading costs, beside std::fs and an eager load
 	$(CARGO) bench --bench snapshot
