@@ -64,6 +64,20 @@ the_quickstarts() {
     echo "quickstarts: ok"
 }
 
+# Prometheus' own tool reads the metrics of hostile names, and those of the example.
+the_exposition() {
+    cc -std=c11 "${warnings[@]}" -I"$root/include" "$root/examples/c/metrics.c" -o "$work/example" "$work/$soname"
+    "$work/example" >"$work/text" || fail "examples/c/metrics.c"
+    grep -q '^hotset_cache_requests_total{cache="pages",result="hit"} 6$' "$work/text" || fail "the example printed: $(cat "$work/text")"
+    if command -v promtool >/dev/null; then
+        promtool check metrics <"$work/text" || fail "promtool: examples/c/metrics.c"
+        "$work/metrics" print | promtool check metrics || fail "promtool: hostile names"
+        echo "exposition: ok"
+    else
+        echo "exposition: not checked, promtool is missing (Debian: prometheus)"
+    fi
+}
+
 the_exchange() {
     "$work/snapshot" write "$work/by-c" || fail "snapshot write"
     HOTSET_BY_C=$work/by-c HOTSET_BY_RUST=$work/by-rust \
@@ -78,17 +92,19 @@ plain)
     the_header
     the_symbols
     the_quickstarts
-    for name in api callbacks cancel fork threads memory no_memory snapshot; do
+    for name in api callbacks cancel fork metrics threads memory no_memory snapshot; do
         build "$name" -ldl
         "$work/$name" || fail "$name"
     done
+    the_exposition
     the_exchange
     ;;
 valgrind)
     # (cancel and no_memory have a malloc of their own.) A thread that has just ended may still have
     # its stack: "possibly lost".
     check=(valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9)
-    for name in api callbacks fork threads snapshot; do build "$name"; done
+    for name in api callbacks fork metrics threads snapshot; do build "$name"; done
+    "${check[@]}" "$work/metrics" || fail metrics
     "${check[@]}" "$work/api" || fail api
     "${check[@]}" "$work/callbacks" || fail callbacks
     "${check[@]}" "$work/snapshot" || fail snapshot
@@ -98,7 +114,8 @@ valgrind)
 asan)
     # To the sanitizer, refused memory is an error of its own, unless this option allows it.
     export ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=65536
-    for name in api callbacks fork threads snapshot; do build "$name" -fsanitize=address; done
+    for name in api callbacks fork metrics threads snapshot; do build "$name" -fsanitize=address; done
+    "$work/metrics" || fail metrics
     "$work/api" || fail api
     "$work/callbacks" || fail callbacks
     "$work/snapshot" || fail snapshot
