@@ -79,16 +79,16 @@ fmt-check: ## The format of every source file
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,serde,tier2 -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,metrics,serde,tier2 -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 $(CARGO) clippy --manifest-path $(PYTHON) --target-dir target/python/clippy -- -D warnings
 
 test-default: ## The tests, the features async, serde and tier2 included
-	$(CARGO) test --workspace --features async,serde,tier2
+	$(CARGO) test --workspace --features async,metrics,serde,tier2
 
 # Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
 	test "$$($(CARGO) tree -p hotset --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
-	for feature in async crossbeam huge-pages serde snapshot tier2; do \
+	for feature in async crossbeam huge-pages metrics serde snapshot tier2; do \
 		$(CARGO) clippy -p hotset --no-default-features --features $$feature -- -D warnings || exit 1; \
 	done
 	$(CARGO) clippy -p hotset --all-targets --no-default-features -- -D warnings
@@ -99,8 +99,8 @@ MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml).0
 test-msrv: export CARGO_TARGET_DIR = target/msrv
 test-msrv: ## Check the crate, its tests and the C library with the oldest supported compiler (rustup installs it)
 	rustup toolchain install $(MSRV) --profile minimal
-	cargo +$(MSRV) check --workspace --all-targets --features async,serde,tier2
-	cargo +$(MSRV) check --features async,crossbeam,serde,tier2
+	cargo +$(MSRV) check --workspace --all-targets --features async,metrics,serde,tier2
+	cargo +$(MSRV) check --features async,crossbeam,metrics,serde,tier2
 	cargo +$(MSRV) check --no-default-features
 	cargo +$(MSRV) test --lib
 
@@ -188,7 +188,7 @@ test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
 
 doc: ## The documentation, without a warning
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,serde,tier2
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,metrics,serde,tier2
 
 # The environment of the loom targets and of asan; a target directory each, so that they undo no
 # other build.
