@@ -41,13 +41,15 @@ MIRI := cargo +nightly miri test
 TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
 # The environment of `build-python` with the newest interpreter.
 NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
+# The recipes of metrics for Rust, a crate with dependencies of its own.
+METRICS := examples/metrics
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo examples bench bench-cache bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
-        test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
+        test-freethreaded test-metrics-rust miri check-targets test-python-new test-peers test-adapters bench-adapters \
         tools-redis tools-wrk test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
 
 help: ## List the targets
@@ -76,6 +78,7 @@ fmt-check: ## The format of every source file
 	$(CARGO) fmt --manifest-path $(FUZZ) --check
 	$(CARGO) fmt --manifest-path $(PYTHON) --check
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml --check
+	$(CARGO) fmt --manifest-path $(METRICS)/Cargo.toml --check
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -230,6 +233,11 @@ examples: ## Run the other example programs
 	$(CARGO) run --release --example session_store
 	$(CARGO) run --release --example stampede
 
+test-metrics-rust: ## The recipes of examples/metrics: clippy, tests, and their text as Prometheus' promtool parses it
+	CARGO_TARGET_DIR=target/metrics $(CARGO) clippy --locked --manifest-path $(METRICS)/Cargo.toml --all-targets -- -D warnings
+	CARGO_TARGET_DIR=target/metrics $(CARGO) test --locked --manifest-path $(METRICS)/Cargo.toml
+	$(METRICS)/check.sh target/metrics
+
 # DESTDIR stages the files of PREFIX, for packagers. Run as root after `make build-c`, install
 # compiles nothing.
 PREFIX ?= /usr/local
@@ -366,6 +374,7 @@ fmt: ## Format every source file
 	$(CARGO) fmt --manifest-path $(FUZZ)
 	$(CARGO) fmt --manifest-path $(PYTHON)
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml
+	$(CARGO) fmt --manifest-path $(METRICS)/Cargo.toml
 
 tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
 	$(VALGRIND)

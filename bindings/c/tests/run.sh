@@ -66,6 +66,9 @@ the_quickstarts() {
 
 # Prometheus' own tool reads the metrics of hostile names, and those of the example.
 the_exposition() {
+    sed -n '/^```c$/,/^```$/p' "$root/docs/how-to/metrics-c.md" | sed '/^```/d' >"$work/page.c"
+    cc -std=c11 "${warnings[@]}" -I"$root/include" "$work/page.c" -o "$work/page" "$work/$soname"
+    [ "$("$work/page" | grep -c '^hotset_cache_entries{cache="\(pages\|users\)"} 0$')" = 2 ] || fail "the C of docs/how-to/metrics-c.md"
     cc -std=c11 "${warnings[@]}" -I"$root/include" "$root/examples/c/metrics.c" -o "$work/example" "$work/$soname"
     "$work/example" >"$work/text" || fail "examples/c/metrics.c"
     grep -q '^hotset_cache_requests_total{cache="pages",result="hit"} 6$' "$work/text" || fail "the example printed: $(cat "$work/text")"

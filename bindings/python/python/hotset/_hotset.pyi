@@ -260,8 +260,8 @@ class Memo:
         """Returns the counters by name, after pending maintenance.
 
         They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
-        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
-        hits, misses and stale_hits count from the last clear, as those of functools do.
+        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
+        capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
     def totals(self) -> dict[str, Any]:
@@ -561,8 +561,8 @@ class Cache:
         """Returns the counters by name, after pending maintenance.
 
         They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
-        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
-        hits, misses and stale_hits count from the last clear, as those of functools do.
+        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
+        capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
     def totals(self) -> dict[str, Any]:
