@@ -46,7 +46,7 @@ METRICS := examples/metrics
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
-.PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo examples bench bench-cache bench-compare bench-wheel \
+.PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded test-metrics-rust miri check-targets test-python-new test-peers test-adapters bench-adapters \
@@ -225,6 +225,16 @@ demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redi
 
 demo-fleet: tools-redis tools-wrk build-python ## Twelve workers of Django, Flask and FastAPI behind nginx, with hotset, Redis only, functools, no cache: figures and a chart (ARGS="--seconds 2")
 	examples/fleet/demo.sh $(ARGS)
+
+demo-advise: build-python ## A web service under load: which of its functions are worth caching, and what that saves
+	examples/advise/demo.sh service
+
+# It fetches packages of others.
+demo-advise-programs: build-python ## The same with three programs that use packages from PyPI
+	examples/advise/demo.sh programs
+
+bench-advise: build-python ## What recording for advice costs, on each interpreter at hand (ARGS=--quick)
+	for python in target/python/3.*/bin/python; do "$$python" bindings/python/bench_advise.py $(ARGS) || exit 1; done
 
 examples: ## Run the other example programs
 	$(CARGO) run --release --example basics

@@ -5,6 +5,7 @@
 //! their entries to a file and restores them. Types whose calls are hot are made of CPython's raw
 //! structures (`types`); the rest is ordinary PyO3.
 
+mod advise;
 mod cache_methods;
 mod cache_ref;
 mod call;
@@ -108,5 +109,6 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
     memo::class::add(module)?;
     mapping::class::add(module)?;
     snapshot::add(module)?;
+    advise::add(module)?;
     tier2::add(module)
 }

@@ -5,6 +5,7 @@ stands for no limit.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from types import CodeType
 from typing import Any, Self, final
 
 __version__: str
@@ -1033,3 +1034,75 @@ class Operation:
     by that mark until keep_until."""
     UNCONFIRMED: int
     """Journalled (DIRECT: unknown). `strict` raises."""
+
+@final
+class CallSampler:
+    """Counts the calls of functions, and passes some of them to Python. One at a time is active.
+
+    Args:
+        decide: Called with a code object; returns (kind, bytecode, keep): 0 for a plain function,
+            1 for a generator, 2 for a coroutine, -1 for code that is not counted; and whether to
+            keep that answer.
+        plan: Called with the index of a function; returns the number of calls to observe, or minus
+            the number of calls to count only.
+        begin: Called with the index of a function at the beginning of an observed call; returns
+            whether to call `end` for it.
+        end: Called with the index, whether the call raised, and its result; returns whether the
+            frame is that of an observed call.
+        disable: What a callback returns to turn off its event.
+    """
+
+    def __new__(
+        cls,
+        decide: Callable[[CodeType], tuple[int, bytes, bool]],
+        plan: Callable[[int], int],
+        begin: Callable[[int], bool],
+        end: Callable[[int, bool, Any], bool],
+        disable: object,
+    ) -> Self: ...
+    def start(self) -> list[Callable[..., Any]]:
+        """Starts the recording, and returns the callbacks for PY_START, PY_RETURN and PY_UNWIND."""
+
+    def stop(self) -> None:
+        """Stops the recording."""
+
+    def attach(self) -> None:
+        """Sets the profile function of the calling thread (Python 3.11 only)."""
+
+    def detach(self) -> None:
+        """Removes the profile function of the calling thread."""
+
+    def codes(self) -> list[CodeType]:
+        """Returns the code objects of all counted functions, by index."""
+
+    def calls(self) -> list[int]:
+        """Returns the number of calls of each function, by index."""
+
+    def in_progress(self, index: int) -> int:
+        """Returns how many observed calls of a function are in progress.
+
+        Args:
+            index: The index of the function.
+        """
+
+    def set_returns(self, index: int, on: bool) -> None:
+        """Declares whether the interpreter reports returns of a function.
+
+        Args:
+            index: The index of the function.
+            on: Whether it does.
+        """
+
+    def set_own(self, index: int, nanoseconds: int) -> None:
+        """Sets the mean time of a call of a function without its callees.
+
+        Args:
+            index: The index of the function.
+            nanoseconds: The time.
+        """
+
+    def skipped(self) -> int:
+        """Returns the nanoseconds of the calls on this thread that were counted only, estimated."""
+
+    def find_by_frame(self) -> None:
+        """Has Python find observed calls by their frames, as greenlets require."""
