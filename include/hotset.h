@@ -1100,6 +1100,7 @@ hotset_status hotset_set_name(hotset_cache *cache, const char *name);
  */
 hotset_status hotset_stats_file(const char *directory);
 
+/**
  * Writes the statistics of `n` caches to `buffer`, as text in Prometheus' exposition format, and a
  * NUL. Each metric is described once, and has a series for each cache, with the label "cache".
  *
