@@ -16,12 +16,12 @@ STRESS ?= 20
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
 # `need COMMAND,PACKAGE`: installs Debian's package where the command is missing.
 need = command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); }
-# `need_service COMMAND,PACKAGE`: the same for a server, whose package would start it: policy-rc.d
-# forbids that, and it is disabled.
+# `need_service COMMAND,PACKAGE,OPTIONS`: the same for a server, whose package would start it:
+# policy-rc.d forbids that, and it is disabled. The options are those of apt-get.
 need_service = PATH="$$PATH:/usr/sbin"; command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	policy=/usr/sbin/policy-rc.d; \
 	[ -e "$$policy" ] || { trap "$$sudo rm -f $$policy" EXIT; printf '\#!/bin/sh\nexit 101\n' | $$sudo tee "$$policy" >/dev/null; $$sudo chmod 755 "$$policy"; }; \
-	$$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); \
+	$$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(3) $(2); \
 	! command -v systemctl >/dev/null || $$sudo systemctl disable --quiet $(2) 2>/dev/null || true; }
 VALGRIND = $(call need,valgrind,valgrind)
 LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
@@ -47,10 +47,10 @@ METRICS := examples/metrics
 SHARD ?= 0/100
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
-        bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
-        test-freethreaded test-metrics-rust miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        tools-redis tools-wrk test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
+        test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
+        tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,7 +91,7 @@ test-default: ## The tests, the features async, serde and tier2 included
 # Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
 	test "$$($(CARGO) tree -p hotset --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
-	for feature in async crossbeam huge-pages metrics serde snapshot tier2; do \
+	for feature in async crossbeam huge-pages metrics serde snapshot stats-file tier2; do \
 		$(CARGO) clippy -p hotset --no-default-features --features $$feature -- -D warnings || exit 1; \
 	done
 	$(CARGO) clippy -p hotset --all-targets --no-default-features -- -D warnings
@@ -146,6 +146,10 @@ tools-redis: ## Install redis-server, redis-sentinel and nginx (Debian), and val
 	@$(call need_service,nginx,nginx)
 	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
 
+# Without what it recommends: an exporter of the machine's figures, which would be another server.
+tools-prometheus: ## Install prometheus and promtool (Debian), without starting it, for the tests of metrics
+	@$(call need_service,promtool,prometheus,--no-install-recommends)
+
 tools-wrk: ## Install wrk (Debian), which loads the fleet of demo-fleet
 	@$(call need,wrk,wrk)
 
@@ -173,6 +177,10 @@ test-peers: build-python ## The tests of cachetools and async-lru, unmodified, o
 # Not in `test`: it fetches frameworks and their suites. CI runs it after that.
 test-adapters: tools-redis tools-wrk build-python ## The adapters to Django, Flask, hishel and others: their tests, the frameworks' own suites on hotset, the demo of a fleet, types (ARGS="own django61")
 	bindings/python/adapters/run.sh $(ARGS)
+
+# Not in `test`: it installs prometheus, and fetches the packages that metrics are for.
+test-metrics: tools-redis tools-prometheus build-python ## Metrics for Prometheus and OpenTelemetry: a Prometheus that scrapes gunicorn, uvicorn and Django, promtool, the dashboard, types, on the newest interpreter at hand
+	bindings/python/metrics/run.sh $(ARGS)
 
 bench-adapters: tools-redis build-python ## The adapters beside what the frameworks have built in (ARGS="--quick --job django"; `make test-adapters` first)
 	target/adapters/newest/bin/python bindings/python/bench_adapters.py $(ARGS)
@@ -288,6 +296,9 @@ bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers qu
 
 bench-time: ## What a time to live costs, a hit through a loading call, and a herd its neighbors
 	benches/compare.sh time $(ARGS)
+
+bench-zipf: ## Reads through caches of 1k to 1M entries, zipf 0.99 and 0.7, 1 to 4 threads, beside quick_cache, with hit ratios
+	benches/compare.sh zipf-all $(ARGS)
 
 bench-snapshot: ## What saving and loading costs, beside std::fs and an eager load
 	$(CARGO) bench --bench snapshot

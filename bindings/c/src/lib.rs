@@ -35,6 +35,7 @@ mod options;
 mod read;
 mod reply;
 mod snapshot;
+mod stats_file;
 mod strings;
 #[cfg(test)]
 mod tests;

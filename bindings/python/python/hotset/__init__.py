@@ -24,6 +24,7 @@ from hotset._cached import cached
 from hotset._hotset import KEEP, MISSING, SnapshotError, WithTtl, __version__, after_fork
 from hotset._lru import cache, lru_cache
 from hotset._mapping import Cache
+from hotset._publish import enable_stats_file
 from hotset._refresh import set_reload_threads
 from hotset._registry import caches, clear_all, shared, stats
 from hotset._snapshot import SnapshotWarning
@@ -65,6 +66,7 @@ __all__ = [
     "cached",
     "caches",
     "clear_all",
+    "enable_stats_file",
     "lru_cache",
     "set_reload_threads",
     "shared",

@@ -4,7 +4,9 @@ All native methods take their arguments by position. Durations are in seconds (f
 stands for no limit.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import CodeType
 from typing import Any, Self, final
 
@@ -140,7 +142,9 @@ class LoadSession:
         """Inserts all entries whose keys are absent, and returns their number."""
 
 def after_fork() -> None:
-    """Drops the loads of other threads. Called by the module itself in children after a fork."""
+    """Drops the loads of other threads, and has the child make its own stats file. Called by the
+    module itself in children after a fork.
+    """
 
 def seal(memo: type["Memo"] | type["BoundMemo"], /) -> None:
     """Makes the type immutable, so that the interpreter specializes calls of its methods.
@@ -155,6 +159,28 @@ def check_loads(check: Callable[[int, bool], object], /) -> None:
     Args:
         check: Called with the load's number, and whether the thread has waited already.
     """
+
+def describe_process(program: str, clear: Callable[[list[int]], object], /) -> None:
+    """Describes the process in its stats file. Called once.
+
+    Args:
+        program: The name of the program.
+        clear: Called with a list of numbers of caches: clears these.
+    """
+
+def enable_stats_file(directory: str | os.PathLike[str], /) -> None:
+    """Keeps the stats file of this process in a directory.
+
+    Args:
+        directory: The directory, which must exist.
+
+    Raises:
+        OSError: The directory does not exist, or cannot be written to.
+        ValueError: Other users can replace files in it, or the file is in another one.
+    """
+
+def stats_file_path() -> Path | None:
+    """Returns the path of this process's stats file, or None."""
 
 def sync_clock(now: int, /) -> None:
     """Compares the caches' clock with that of the second tier.
@@ -276,6 +302,16 @@ class Memo:
 
     def invalidate_loads(self) -> None:
         """Invalidates all loads in progress: their results are not stored, nor returned later."""
+
+    def publish(self, name: str, /) -> tuple[int, str | None]:
+        """Puts the cache into the process's stats file, under `name`.
+
+        Returns:
+            Its number there, and a warning or None.
+        """
+
+    def show_tier2(self, namespace: "Namespace", /) -> None:
+        """Has the stats file show the counters of the second tier as well."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
         """Restricts hits, and the joining of loads, to the time while the second tier is trusted.
@@ -577,6 +613,16 @@ class Cache:
 
     def invalidate_loads(self) -> None:
         """Invalidates all loads in progress: their results are not stored, nor returned later."""
+
+    def publish(self, name: str, /) -> tuple[int, str | None]:
+        """Puts the cache into the process's stats file, under `name`.
+
+        Returns:
+            Its number there, and a warning or None.
+        """
+
+    def show_tier2(self, namespace: "Namespace", /) -> None:
+        """Has the stats file show the counters of the second tier as well."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
         """Restricts hits, and the joining of loads, to the time while the second tier is trusted.
