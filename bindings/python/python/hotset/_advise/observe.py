@@ -316,7 +316,7 @@ class Description:
 
     def buffer(self, value: Any, depth: int) -> int:
         self.changeable = True
-        self.is_plain &= type(value) is bytearray or type(value) is array
+        self.is_plain &= class_of(value) is bytearray or class_of(value) is array
         try:
             with memoryview(value) as view:
                 self.size += 80 + view.nbytes
