@@ -56,7 +56,7 @@ mod wakers;
 
 use crate::prim::clock;
 use crate::prim::sync::{Arc, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence};
-use crate::stats::Stats;
+use crate::stats::{LoadBuckets, Stats};
 use hashbrown::HashTable;
 use shared::lock;
 use std::mem;
@@ -114,10 +114,10 @@ struct ShardState<K, V> {
     next_number: u64,
     /// The leader of the load that left last.
     last: ActorId,
-    counts: Counts,
+    counts: ShardCounts,
 }
 
-/// Statistics of the loads that have ended.
+/// Statistics of the loads that have ended, or of one.
 #[derive(Default)]
 struct Counts {
     loads: u64,
@@ -125,12 +125,24 @@ struct Counts {
     ticks: u64,
 }
 
-impl Counts {
+/// The statistics of the loads that have left a shard.
+#[derive(Default)]
+struct ShardCounts {
+    sum: Counts,
+    buckets: LoadBuckets,
+}
+
+impl ShardCounts {
+    /// Adds the counts of a load. Runs under the shard's lock, so plain additions suffice.
     #[inline]
-    fn add(&mut self, other: &Self) {
-        self.loads += other.loads;
-        self.failures += other.failures;
-        self.ticks += other.ticks;
+    fn add(&mut self, one: &Counts) {
+        self.sum.loads += one.loads;
+        self.sum.failures += one.failures;
+        self.sum.ticks += one.ticks;
+        // A leader that found the value in the map has run no loader.
+        if one.loads + one.failures != 0 {
+            self.buckets.count(clock::to_nanos(one.ticks));
+        }
     }
 }
 
@@ -238,7 +250,7 @@ impl<K, V> Shard<K, V> {
                 },
                 next_number: 0,
                 last: ActorId::NONE,
-                counts: Counts::default(),
+                counts: ShardCounts::default(),
             }),
         }
     }
@@ -290,7 +302,7 @@ impl<K, V> Shard<K, V> {
             number,
             share_count,
             counts: Counts::default(),
-            begun: 0,
+            begun: None,
             removed: None,
         };
         Joined::Lead { leader, recheck }
@@ -336,13 +348,17 @@ impl<K, V> Flights<K, V> {
 
     /// Fills in the statistics of loads.
     pub(crate) fn fill_stats(&self, stats: &mut Stats) {
-        let mut sum = Counts::default();
+        let mut ticks = 0;
         for shard in self.shards.get().iter().flat_map(|shards| shards.iter()) {
-            sum.add(&lock(&shard.state).counts);
+            let state = lock(&shard.state);
+            let counts = &state.counts;
+            stats.loads += counts.sum.loads;
+            stats.load_failures += counts.sum.failures;
+            ticks += counts.sum.ticks;
+            stats.load_buckets.add(&counts.buckets);
             stats.waits += shard.waits.load(Ordering::Relaxed);
         }
-        (stats.loads, stats.load_failures) = (sum.loads, sum.failures);
-        stats.load_time = clock::duration(sum.ticks);
+        stats.load_time = clock::duration(ticks);
     }
 
     /// Returns the shards, which the first call allocates.
@@ -476,8 +492,8 @@ pub(crate) struct Leader<'f, K, V> {
     share_count: u64,
     /// Added to the shard's when the load leaves it.
     counts: Counts,
-    /// The time when the load began, if it is not a closure.
-    begun: u64,
+    /// The time when the load began, if it is not a closure and has not ended.
+    begun: Option<u64>,
     /// What the table held, once the load has left it.
     removed: Option<Sharing<K, V>>,
 }
@@ -522,13 +538,21 @@ impl<'f, K, V> Leader<'f, K, V> {
     /// Starts to time a load that is not a closure. It is counted as failed unless
     /// [`end_run`](Self::end_run) follows.
     pub(crate) fn begin_run(&mut self) {
-        self.begun = clock::now();
+        self.begun = Some(clock::now());
         self.counts.failures = 1;
+    }
+
+    /// Stops the time of a load that is not a closure, if it has begun and not ended.
+    #[inline]
+    fn stop_time(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            self.counts.ticks = clock::now().saturating_sub(begun);
+        }
     }
 
     /// Stops the time of a load that is not a closure, and counts it as successful.
     pub(crate) fn end_run(&mut self) {
-        self.counts.ticks = clock::now().saturating_sub(self.begun);
+        self.stop_time();
         self.counts.loads = 1;
         self.counts.failures = 0;
     }
@@ -569,6 +593,7 @@ impl<'f, K, V> Leader<'f, K, V> {
 
     /// [`leave`](Self::leave) for a load that is in the table.
     fn leave_table(&mut self) {
+        self.stop_time();
         let mut state = lock(&self.shard.state);
         state.counts.add(&self.counts);
         if let Some(in_flight) = state.table.remove(self.hash, self.number) {

@@ -385,3 +385,24 @@ fn public_types_have_the_usual_traits() {
         debug::<hotset::snapshot::LoadOptions>();
     }
 }
+
+#[test]
+fn evicted_weight_is_that_of_the_evicted_entries() {
+    let weighted: Cache<u64, u64> = Cache::builder()
+        .max_weight(10)
+        .weigher(|_, value| *value)
+        .policy(Policy::Lru)
+        .build()
+        .unwrap();
+    (0..4).for_each(|key| weighted.insert(key, 3));
+    weighted.insert(9, 9);
+    weighted.insert(10, 11); // heavier than the capacity, so not admitted
+    weighted.run_pending();
+    let stats = weighted.stats();
+    assert_eq!((stats.evictions, stats.rejections, stats.evicted_weight), (4, 1, 12));
+    let plain: Cache<u64, u64> = Cache::builder().max_entries(10).policy(Policy::Fifo).build().unwrap();
+    (0..15).for_each(|key| plain.insert(key, 3));
+    plain.run_pending();
+    let stats = plain.stats();
+    assert_eq!((stats.evictions, stats.evicted_weight), (5, 5));
+}

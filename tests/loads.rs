@@ -1,6 +1,6 @@
 //! Single-flight loads: one loader per key at a time, whatever runs concurrently; and `compute`.
 
-use hotset::{Cache, LoadError, Policy};
+use hotset::{Cache, Entry, LoadBuckets, LoadError, Policy};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -484,6 +484,58 @@ fn loads_of_keys_with_one_hash_stay_separate() {
     assert_eq!(cache.stats().loads, 49 * 3 + 6);
     drop(cache);
     assert_eq!(living.load(SeqCst), 0);
+}
+
+#[test]
+fn loads_of_all_kinds_are_in_the_buckets() {
+    let cache: Cache<u64, u64> = Cache::new(10);
+    assert_eq!(cache.stats().load_buckets, Default::default());
+    cache.get_or_insert_with(1, || 1);
+    assert!(cache.try_get_or_insert_with(2, || Err::<u64, _>("no")).is_err());
+    assert!(panics(|| cache.get_or_insert_with(3, || panic!("as intended"))));
+    let keys = cache.get_many_or_insert_with([4, 5], |keys| keys.to_vec());
+    assert_eq!(keys, [4, 5], "one load of two keys");
+    for key in [6, 7] {
+        match cache.entry(key).unwrap() {
+            Entry::Vacant(vacant) if key == 6 => _ = vacant.insert(6),
+            Entry::Vacant(abandoned) => drop(abandoned),
+            Entry::Occupied(_) => unreachable!(),
+        }
+    }
+    cache.get_or_insert_with(1, || unreachable!("a hit is not a load"));
+    let stats = cache.stats();
+    assert_eq!((stats.loads, stats.load_failures), (3, 3));
+    assert_eq!(stats.load_buckets.total(), 6);
+}
+
+#[test]
+fn load_is_in_the_bucket_of_its_duration() {
+    let cache: Cache<u64, u64> = Cache::new(10);
+    for key in 0..3 {
+        let before = cache.stats();
+        let loaded = Instant::now();
+        if key == 0 {
+            cache.get_or_insert_with(key, || (a_moment(), 1).1);
+        } else if let Entry::Vacant(vacant) = cache.entry(key).unwrap() {
+            a_moment();
+            if key == 1 {
+                vacant.insert(1);
+            }
+        }
+        // The bounds within which the load's duration lies, whatever else the machine does.
+        let (shortest, longest) = (Duration::from_millis(19), loaded.elapsed() + Duration::from_millis(1));
+        let now = cache.stats();
+        let buckets = now.load_buckets.iter().zip(before.load_buckets.counts());
+        let (bound, _) = buckets
+            .map(|((bound, now), before)| (bound, now - before))
+            .find(|(_, new)| *new == 1)
+            .unwrap();
+        let of = |time: Duration| LoadBuckets::BOUNDS.into_iter().find(|bound| time <= *bound).unwrap();
+        assert!(of(shortest) <= bound && bound <= of(longest), "load {key}: {bound:?}");
+        let measured = now.load_time - before.load_time;
+        assert!(measured >= shortest && measured <= longest, "load {key}: {measured:?}");
+    }
+    assert_eq!(cache.stats().load_failures, 1);
 }
 
 #[test]

@@ -281,3 +281,40 @@ fn loader_sets_the_ttl_of_its_value() {
     assert_eq!(cache.get_or_insert_with_ttl(1, || (10, Ttl::Never)), 10);
     assert_eq!(cache.remaining(&1), Some(None));
 }
+
+#[test]
+fn stale_hits_are_those_past_the_refresh_age() {
+    let clock = ManualClock::new();
+    let cache = cache(&clock, |builder| builder.stale_if_error(secs(60)));
+    cache.insert(1, 1);
+    let stale_hits = || cache.stats().stale_hits;
+    assert_eq!(load(&cache, Ok(2)), Ok(1));
+    assert_eq!(stale_hits(), 0, "the value is fresh");
+    clock.advance(secs(10));
+    // The call that reloads, and in its loader one that gets the old value.
+    let reloaded = cache.get_or_insert_with(1, || load(&cache, Ok(2)).unwrap() + 4);
+    assert_eq!((reloaded, stale_hits()), (5, 2));
+    assert_eq!(load(&cache, Ok(6)), Ok(5));
+    assert_eq!(stale_hits(), 2, "the new value is fresh");
+    clock.advance(secs(10));
+    assert_eq!(load(&cache, Err("down")), Ok(5));
+    assert_eq!(load(&cache, Ok(6)), Ok(5), "the time of the retry has not come");
+    assert_eq!(stale_hits(), 4);
+    clock.advance(secs(3));
+    assert_eq!((load(&cache, Ok(7)), load(&cache, Ok(8))), (Ok(7), Ok(7)));
+    assert_eq!((stale_hits(), cache.stats().hits), (5, 8));
+}
+
+#[test]
+fn endless_refresh_age_makes_no_hit_stale() {
+    let clock = ManualClock::new();
+    let endless: Cache<u32, u32> = Cache::builder()
+        .max_entries(10)
+        .clock(clock.clone())
+        .refresh_after(Duration::MAX)
+        .build()
+        .unwrap();
+    endless.insert(1, 1);
+    clock.advance(secs(1_000_000));
+    assert_eq!((load(&endless, Ok(2)), endless.stats().stale_hits), (Ok(1), 0));
+}

@@ -29,6 +29,8 @@ type BulkList = Vec<(Option<Seal>, Bulk)>;
 pub(super) struct Counts {
     pub(super) insertions: u64,
     pub(super) evictions: u64,
+    /// Counted in weighted caches only.
+    pub(super) evicted_weight: u64,
     pub(super) rejections: u64,
     pub(super) expirations: u64,
 }
@@ -38,7 +40,6 @@ pub(super) struct Core {
     pub(super) policy_view: PolicyView,
     /// Allocated when the first timer is set.
     wheel: Option<Box<Wheel<Handle>>>,
-    timer_view: TimerView,
     /// Whether an entry with an expiration has ever been inserted.
     timed: bool,
     /// The time at which expired entries were last removed.
@@ -53,7 +54,6 @@ pub(super) struct Core {
     /// The number of entries in `evictions` that are already detached.
     detached: u32,
     evicted: Vec<(Handle, Cause)>,
-    pub(super) weighted: bool,
     /// Whether the listener must see evicted entries before they are freed.
     listened: bool,
     /// Whether freeing entries runs destructors.
@@ -61,7 +61,7 @@ pub(super) struct Core {
     /// Entries inserted since the last `unlink_evicted`.
     arrived: u32,
     /// The index of the next ring to drain, when a visit drains only some of the rings.
-    pub(super) cursor_of_rings: u32,
+    pub(super) cursor_of_rings: u16,
 }
 
 /// How [`Core::take_deferred`] may use the guard of the calling thread.
@@ -90,7 +90,6 @@ impl Core {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
             policy_view: PolicyView(shape),
             wheel: None,
-            timer_view: TimerView(shape),
             timed: false,
             now: 0,
             limbo: Limbo::new(),
@@ -100,7 +99,6 @@ impl Core {
             evictions: Evictions::new(),
             detached: 0,
             evicted: Vec::new(),
-            weighted: shape.weighted,
             listened,
             drops,
             arrived: 0,
@@ -317,8 +315,9 @@ impl Core {
 
     #[inline(never)]
     fn schedule_timer_slow(&mut self, new: Handle) {
+        let timers = self.timer_view();
         self.timed = true;
-        if let Some(timing) = self.timer_view.timing(new)
+        if let Some(timing) = timers.timing(new)
             && timing.deadline() != NO_DEADLINE
             && self.policy_view.place(new) <= MAX_PLACE
         {
@@ -326,7 +325,7 @@ impl Core {
             if self.wheel.is_none() {
                 self.wheel = boxed(Wheel::new());
             }
-            let scheduled = self.wheel.as_mut().map(|wheel| wheel.schedule(&self.timer_view, new));
+            let scheduled = self.wheel.as_mut().map(|wheel| wheel.schedule(&timers, new));
             if scheduled != Some(true) {
                 // Without a timer the entry would outlive its deadline, forever if no lookup finds
                 // it.
@@ -346,10 +345,11 @@ impl Core {
     /// Removes entries that have expired at `now`, checking at most `budget` timers. Returns
     /// whether more may be due.
     pub(super) fn expire(&mut self, now: u64, budget: usize, map: &Map, guard: &Guard) -> bool {
+        let timers = self.timer_view();
         self.now = now;
         let Some(wheel) = &mut self.wheel else { return false };
         let mut fired = Vec::new();
-        let more = wheel.advance(&self.timer_view, now, budget, |_, handle| {
+        let more = wheel.advance(&timers, now, budget, |_, handle| {
             map.prefetch(u64::from(self.policy_view.hash(handle)) << 32, guard);
             fired.push(handle);
         });
@@ -362,8 +362,9 @@ impl Core {
     /// Removes entries that have expired at `now`, but whose timers fire only at the next tick.
     /// Called after [`expire`](Self::expire).
     pub(super) fn expire_reached(&mut self, now: u64, map: &Map, guard: &Guard) {
+        let timers = self.timer_view();
         if let Some(wheel) = &mut self.wheel {
-            let reached = wheel.take_reached(&self.timer_view, now);
+            let reached = wheel.take_reached(&timers, now);
             self.expire_all(reached, now, map, guard);
         }
     }
@@ -374,7 +375,7 @@ impl Core {
         let mut progress = fired.is_empty();
         for entry in fired {
             if self
-                .timer_view
+                .timer_view()
                 .timing(entry)
                 .is_some_and(|timing| timing.deadline() > now)
             {
@@ -394,9 +395,10 @@ impl Core {
 
     /// Sets the timer of an entry again, after its deadline was moved earlier.
     pub(super) fn reschedule_earlier(&mut self, entry: Handle) {
+        let timers = self.timer_view();
         if self.policy_view.place(entry) <= MAX_PLACE {
             if let Some(wheel) = &mut self.wheel {
-                wheel.cancel(&self.timer_view, entry);
+                wheel.cancel(&timers, entry);
             }
             self.schedule_timer(entry);
         }
@@ -430,11 +432,12 @@ impl Core {
     /// reader that found it earlier may still record a hit.
     #[inline(always)]
     fn detach(&mut self, entry: Handle) {
+        let timers = self.timer_view();
         if self.timed
-            && self.timer_view.timing(entry).is_some()
+            && timers.timing(entry).is_some()
             && let Some(wheel) = &mut self.wheel
         {
-            wheel.cancel(&self.timer_view, entry);
+            wheel.cancel(&timers, entry);
         }
         // SAFETY: an entry is alive until it is put into the limbo, and then until its readers
         // unpin.
@@ -463,7 +466,7 @@ impl Core {
                 continue; // another thread unlinked it, and that thread's event frees it (invariant 8)
             }
             match verdict {
-                Verdict::Evicted => self.counts.evictions += 1,
+                Verdict::Evicted => self.count_eviction(victim),
                 Verdict::Rejected => self.counts.rejections += 1,
             }
             self.discard(victim, Cause::Size);
@@ -472,6 +475,27 @@ impl Core {
         let arrived = std::mem::take(&mut self.arrived);
         if self.sizing.needs_work(self.policy.len(), arrived) {
             self.resize_by_arrivals(arrived, map, guard);
+        }
+    }
+
+    /// Returns the entries as the wheel sees them.
+    #[inline(always)]
+    fn timer_view(&self) -> TimerView {
+        TimerView(self.policy_view.0)
+    }
+
+    /// Returns whether entries may have other weights than 1.
+    #[inline(always)]
+    pub(super) fn is_weighted(&self) -> bool {
+        self.policy_view.0.weighted
+    }
+
+    /// Counts an eviction of an entry, which is still alive.
+    #[inline(always)]
+    pub(super) fn count_eviction(&mut self, victim: Handle) {
+        self.counts.evictions += 1;
+        if self.is_weighted() {
+            self.counts.evicted_weight += self.policy_view.weight(victim);
         }
     }
 
@@ -486,7 +510,7 @@ impl Core {
 
     /// Evicts an entry that is no longer in the map, because its table had no room for it.
     pub(super) fn evict_unlinked(&mut self, entry: Handle) {
-        self.counts.evictions += 1;
+        self.count_eviction(entry);
         match self.policy_view.place(entry) {
             // Its arrival, which may wait for user code, frees it.
             NEW => {
@@ -508,8 +532,9 @@ impl Core {
     /// Panics if timers and entries disagree. `held` is the number of entries in the map with a
     /// timer.
     pub(super) fn validate_timers(&self, held: usize) {
+        let timers = self.timer_view();
         if let Some(wheel) = &self.wheel {
-            wheel.validate(&self.timer_view);
+            wheel.validate(&timers);
         }
         let timers = self.wheel.as_ref().map_or(0, |wheel| wheel.len());
         assert_eq!(timers, held, "no timer outlives its entry");
@@ -517,9 +542,10 @@ impl Core {
 
     /// Returns whether an entry has a timer.
     pub(super) fn has_timer(&self, entry: Handle) -> bool {
+        let timers = self.timer_view();
         self.wheel
             .as_ref()
-            .is_some_and(|wheel| wheel.is_scheduled(&self.timer_view, entry))
+            .is_some_and(|wheel| wheel.is_scheduled(&timers, entry))
     }
 
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {

@@ -60,6 +60,21 @@ struct Moving {
     scheduled: AtomicU64,
 }
 
+/// The bit of a reload time that is set once the value is past its refresh age: the time is that of
+/// a retry, or [`NO_DEADLINE`], the mark of a claim. Times are in nanoseconds, so the bit is free.
+pub(super) const STALE: u64 = 1;
+
+/// What a hit of a loading call finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// The value is younger than the refresh age.
+    Fresh,
+    /// It is older, and another caller reloads it, or the time of a retry has not come.
+    Stale,
+    /// It is older, and this caller has claimed the reload.
+    Due,
+}
+
 /// A reference to the deadlines of an entry.
 #[derive(Clone, Copy)]
 pub(crate) struct ExpiryRef<'a> {
@@ -106,24 +121,29 @@ impl ExpiryRef<'_> {
         }
     }
 
-    /// Returns whether the entry is due for a reload. Returns true to one caller, which must reload
-    /// it, or set the next time with [`unclaim_reload`](Self::unclaim_reload) if the reload fails.
+    /// Returns how a hit finds the value. Returns [`Age::Due`] to one caller, which must reload it,
+    /// or set the next time with [`unclaim_reload`](Self::unclaim_reload) if the reload fails.
     #[inline]
-    pub(crate) fn claim_reload(self, now: u64) -> bool {
-        self.moving.is_some_and(|Moving { refresh_at, .. }| {
-            let due = refresh_at.load(Ordering::Relaxed);
-            due <= now
-                && refresh_at
-                    .compare_exchange(due, NO_DEADLINE, Ordering::Relaxed, Ordering::Relaxed)
-                    .is_ok()
-        })
+    pub(crate) fn claim_reload(self, now: u64) -> Age {
+        let Some(Moving { refresh_at, .. }) = self.moving else {
+            return Age::Fresh;
+        };
+        let due = refresh_at.load(Ordering::Relaxed);
+        if due > now {
+            // Claimed, or waiting for a retry.
+            return if due & STALE == 0 { Age::Fresh } else { Age::Stale };
+        }
+        let claimed = refresh_at.compare_exchange(due, NO_DEADLINE, Ordering::Relaxed, Ordering::Relaxed);
+        if claimed.is_ok() { Age::Due } else { Age::Stale }
     }
 
     /// Sets the time of the next reload after a claimed one failed.
     pub(crate) fn unclaim_reload(self, moment: u64) {
         if let Some(Moving { refresh_at, .. }) = self.moving {
+            // Rounded down, and less than the mark of a claim.
+            let retry = moment.clamp(1, NO_DEADLINE - 1) - 1 | STALE;
             // The claimed entry may have been replaced by one that has a reload time of its own.
-            let _ = refresh_at.compare_exchange(NO_DEADLINE, moment, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = refresh_at.compare_exchange(NO_DEADLINE, retry, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

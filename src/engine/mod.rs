@@ -58,6 +58,7 @@ use maintenance_lock::MaintenanceLock;
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 
+use entry::Age;
 pub(crate) use entry::{Deadlines, Entry, ExpiryRef, Handle, Shape};
 pub(crate) use expiry::ExpirySettings;
 #[cfg(feature = "snapshot")]
@@ -96,6 +97,9 @@ pub(crate) struct Engine<K, V> {
     policy_hit_limit: u8,
     listener: Option<Listener<K, V>>,
     time: ExpirySettings<K, V>,
+    /// The weight of the evicted entries as of the last maintenance, which writes it in weighted
+    /// caches only. Not in [`Published`]: it would fill another pair of cache lines.
+    evicted_weight: AtomicU64,
     // Fields that maintenance writes are on cache lines of their own.
     work: Padded<Work>,
     _owns: std::marker::PhantomData<Entry<K, V>>,
@@ -161,6 +165,7 @@ impl<K, V> Engine<K, V> {
             policy_hit_limit: core.policy.hit_limit(),
             listener: settings.listener,
             time: settings.time,
+            evicted_weight: AtomicU64::new(0),
             work: Padded(Work {
                 lock: MaintenanceLock::new(),
                 core: UnsafeCell::new(core),
@@ -217,6 +222,14 @@ impl<K, V> Engine<K, V> {
         }
     }
 
+    /// Returns a time that is not later than [`now`](Self::now), and less than
+    /// [`COARSE_LAG`](crate::clock::COARSE_LAG) earlier. `None` if no entry has a deadline, or no
+    /// such time is cheaper.
+    #[inline(always)]
+    pub(crate) fn coarse_now(&self) -> Option<u64> {
+        self.time.is_active().then(|| self.time.clock.coarse_now()).flatten()
+    }
+
     /// Same as [`now`](Self::now), for a call that must complete even if the user's clock panics.
     #[inline]
     pub(super) fn now_catching_panics(&self, panics: &mut Panics) -> u64 {
@@ -227,14 +240,19 @@ impl<K, V> Engine<K, V> {
         now
     }
 
-    /// Returns the current time if an entry with this `ttl` needs it, else 0.
+    /// Returns the current time if an entry with this `ttl` needs it, else 0. For a long TTL it is
+    /// up to [`COARSE_LAG`](crate::clock::COARSE_LAG) early.
     #[inline]
     pub(crate) fn now_for(&self, ttl: Ttl) -> u64 {
-        if ttl == Ttl::Default {
-            self.now()
-        } else {
-            self.time.clock.now()
+        if ttl == Ttl::Default && !self.time.is_active() {
+            return 0;
         }
+        let coarse = if self.time.is_long(ttl) {
+            self.time.clock.coarse_now()
+        } else {
+            None
+        };
+        coarse.unwrap_or_else(|| self.time.clock.now())
     }
 
     /// Same as [`now`](Self::now), and removes expired entries if maintenance is free. For callers
@@ -262,14 +280,30 @@ impl<K, V> Engine<K, V> {
         unsafe { self.shape.timing(found) }
     }
 
-    /// Returns whether `found` is due for a reload. After `true`, the caller must reload it.
+    /// Returns whether `found`, which is a hit, is due for a reload. After `true`, the caller must
+    /// reload it. Counts a hit on a value past its refresh age.
     #[inline]
     pub(crate) fn claim_reload(&self, found: &Entry<K, V>, now: u64, guard: &Guard) -> bool {
-        now != 0
-            && self.time.refresh_after.is_some()
-            && self
-                .timing(Handle::of(found), guard)
-                .is_some_and(|timing| timing.claim_reload(now))
+        if now == 0 || self.time.refresh_after.is_none() {
+            return false;
+        }
+        let Some(timing) = self.timing(Handle::of(found), guard) else {
+            return false;
+        };
+        let age = timing.claim_reload(now);
+        if age != Age::Fresh {
+            self.thread_states.count_stale(guard);
+        }
+        age == Age::Due
+    }
+
+    /// Returns the weight of all evicted entries, as of `published`.
+    pub(crate) fn evicted_weight(&self, published: &Published) -> u64 {
+        match self.shape.weighted {
+            true => self.evicted_weight.load(Ordering::Relaxed),
+            // Each entry weighs 1, so it is not counted a second time.
+            false => published.evictions.load(Ordering::Relaxed),
+        }
     }
 
     /// Returns whether an entry has expired at `now`. The caller keeps the entry alive.

@@ -172,7 +172,7 @@ impl Sizing {
 
 impl Core {
     fn is_presized(&self) -> bool {
-        is_presized(self.policy.capacity(), self.weighted)
+        is_presized(self.policy.capacity(), self.is_weighted())
     }
 
     fn insertions_in_pages(&self) -> u16 {
@@ -192,7 +192,7 @@ impl Core {
         let capacity = usize::try_from(self.policy.capacity()).unwrap_or(usize::MAX);
         if len > self.sizing.room {
             let mut entries = len.saturating_mul(2);
-            if !self.weighted && entries >= capacity / 2 {
+            if !self.is_weighted() && entries >= capacity / 2 {
                 // Not larger than the capacity needs, and without a last step that is too small to
                 // be worth it.
                 entries = capacity.max(len);

@@ -56,6 +56,7 @@ const SLACK: u64 = 128;
 pub(crate) struct ThreadState {
     hits: AtomicU64,
     misses: AtomicU64,
+    stale_hits: AtomicU64,
     writer: AtomicPtr<Writer>,
 }
 
@@ -64,6 +65,7 @@ impl ThreadState {
         Self {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            stale_hits: AtomicU64::new(0),
             writer: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -211,6 +213,7 @@ pub(crate) struct ThreadStates {
     capacity: AtomicU64,
     shared_hits: AtomicU64,
     shared_misses: AtomicU64,
+    shared_stale_hits: AtomicU64,
 }
 
 impl ThreadStates {
@@ -226,6 +229,7 @@ impl ThreadStates {
             capacity: AtomicU64::new(capacity),
             shared_hits: AtomicU64::new(0),
             shared_misses: AtomicU64::new(0),
+            shared_stale_hits: AtomicU64::new(0),
         };
         thread_states.update_drain_limits();
         thread_states
@@ -366,15 +370,29 @@ impl ThreadStates {
         }
     }
 
-    /// Returns all hits and misses.
-    pub(crate) fn lookups(&self) -> (u64, u64) {
+    /// Counts a hit of the calling thread, which is counted as a hit already, as a stale one.
+    #[inline]
+    pub(crate) fn count_stale(&self, guard: &Guard) {
+        match self.of(guard) {
+            // The state is the thread's own, as in `ThreadState::hit`.
+            Some(ThreadState { stale_hits, .. }) => {
+                stale_hits.store(stale_hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            None => _ = self.shared_stale_hits.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Returns all hits, misses, and stale ones among the hits.
+    pub(crate) fn lookups(&self) -> (u64, u64, u64) {
         let mut sum = (
             self.shared_hits.load(Ordering::Relaxed),
             self.shared_misses.load(Ordering::Relaxed),
+            self.shared_stale_hits.load(Ordering::Relaxed),
         );
         let mut add = |state: &ThreadState| {
             sum.0 += state.hits.load(Ordering::Relaxed);
             sum.1 += state.misses.load(Ordering::Relaxed);
+            sum.2 += state.stale_hits.load(Ordering::Relaxed);
         };
         self.near.iter().filter_map(get).for_each(&mut add);
         if let Some(far) = get(&self.far) {

@@ -3,7 +3,8 @@
 use crate::cache::hotset_cache;
 use crate::ffi::{ffi_guard, ffi_guard_slow, result};
 use crate::memory;
-use crate::types::{Status, hotset_stats_data, hotset_status};
+use crate::types::{HOTSET_LOAD_BUCKETS, Status, hotset_load_bucket, hotset_stats_data, hotset_status};
+use engine::LoadBuckets;
 use std::ptr;
 
 /// ----------------------------------------------------------------------------------------------
@@ -39,6 +40,8 @@ pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hots
             entries: engine.len() as u64,
             weight: engine.weight(),
             capacity: engine.capacity(),
+            evicted_weight: counts.evicted_weight,
+            load_buckets: load_buckets(&counts.load_buckets),
         };
         // SAFETY: the header's rules for callers: `size` bytes can be written.
         unsafe {
@@ -47,6 +50,16 @@ pub unsafe extern "C" fn hotset_stats(cache: *mut hotset_cache, stats: *mut hots
         }
         Ok(())
     })
+}
+
+/// Returns the histogram as C has it.
+fn load_buckets(loads: &LoadBuckets) -> [hotset_load_bucket; HOTSET_LOAD_BUCKETS] {
+    let mut buckets = [hotset_load_bucket::default(); HOTSET_LOAD_BUCKETS];
+    for (bucket, (bound, count)) in buckets.iter_mut().zip(loads.iter()) {
+        let upper_ns = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
+        *bucket = hotset_load_bucket { upper_ns, count };
+    }
+    buckets
 }
 
 /// Stores a number that `read` gets from the cache.

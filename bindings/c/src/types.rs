@@ -243,6 +243,20 @@ pub struct hotset_options {
     pub clock_arg: *mut c_void,
 }
 
+/// The number of buckets of the histogram of the durations of loads.
+pub const HOTSET_LOAD_BUCKETS: usize = 23;
+
+/// A bucket of the histogram of the durations of loads.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct hotset_load_bucket {
+    /// Upper bound in nanoseconds, which belongs to the bucket; UINT64_MAX in the last bucket.
+    pub upper_ns: u64,
+    /// Number of loads that took at most `upper_ns`, and longer than the bound of the bucket
+    /// before. Not cumulative.
+    pub count: u64,
+}
+
 /// Statistics of a cache since it was opened. Counts may lag behind calls in progress.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
@@ -274,4 +288,9 @@ pub struct hotset_stats_data {
     pub weight: u64,
     /// As hotset_capacity.
     pub capacity: u64,
+    /// The weight of the entries that `evictions` counts, in the unit of the capacity.
+    pub evicted_weight: u64,
+    /// The durations of the loads that `loads` and `load_failures` count. The bounds are the same
+    /// for all caches: 1, 2.5 and 5 in each power of ten from 10 microseconds to 100 seconds.
+    pub load_buckets: [hotset_load_bucket; HOTSET_LOAD_BUCKETS],
 }

@@ -420,6 +420,7 @@ static void whole(void) {
     OK(hotset_stats(cache, &stats, sizeof stats));
     CHECK(stats.insertions == 1000 && stats.misses == 1 && stats.hits == 0 && stats.evictions + stats.rejections == 900);
     CHECK(stats.entries == 100 && stats.weight == 100 && stats.capacity == 100);
+    CHECK(stats.evicted_weight == stats.evictions);
     later.newer = 1;
     OK(hotset_stats(cache, &later.known, sizeof later));
     CHECK(later.newer == 0 && later.known.capacity == 100);

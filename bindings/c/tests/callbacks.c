@@ -129,6 +129,19 @@ static void loads(void) {
     CHECK(ms > 0 && ms <= 60000);
     OK(hotset_stats(cache, &stats, sizeof stats));
     CHECK(stats.loads == 1 && stats.load_failures == 4 && stats.hits == 2);
+    {
+        /* The bounds ascend, and every load is in one bucket. */
+        uint64_t loads = 0, last = 0;
+        int i;
+        for (i = 0; i < HOTSET_LOAD_BUCKETS; i++) {
+            CHECK(stats.load_buckets[i].upper_ns > last);
+            last = stats.load_buckets[i].upper_ns;
+            loads += stats.load_buckets[i].count;
+        }
+        CHECK(stats.load_buckets[0].upper_ns == 10000 && last == UINT64_MAX);
+        CHECK(stats.load_buckets[HOTSET_LOAD_BUCKETS - 2].upper_ns == UINT64_C(100000000000));
+        CHECK(loads == 5);
+    }
     IS(HOTSET_REENTRANT, hotset_get_or_load(cache, S("self"), load_itself, NULL, &value));
     CHECK(value == NULL);
     OK(hotset_get_or_load(cache, S("new"), load_overtaken, NULL, &value));

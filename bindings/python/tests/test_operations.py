@@ -1,6 +1,7 @@
 """Operations of `Cache` and `cached` beyond dict and functools, as other caches have them."""
 
 import asyncio
+import math
 import threading
 import time
 from datetime import timedelta
@@ -367,6 +368,54 @@ def test_load_time():
 
     asyncio.run(f())
     assert 0.02 <= f.cache_info().load_time < 10
+
+
+def test_load_buckets_count_every_load():
+    cache = Cache(10)
+    assert sum(count for _, count in cache.stats().load_buckets) == 0
+    cache.get_or_load("a", str)
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_load("b", lambda key: 1 / 0)
+    cache.get_or_load("a", str)
+    stats = cache.stats()
+    bounds = [bound for bound, _ in stats.load_buckets]
+    assert bounds == sorted(bounds) and len(bounds) == 23
+    assert bounds[:4] == [1e-05, 2.5e-05, 5e-05, 0.0001] and bounds[-2:] == [100.0, math.inf]
+    assert sum(count for _, count in stats.load_buckets) == stats.loads == 2
+
+    @cached
+    async def slow():
+        await asyncio.sleep(0.02)
+
+    begun = time.perf_counter()
+    asyncio.run(slow())
+    longest = time.perf_counter() - begun
+    (bound,) = [bound for bound, count in slow.cache_info().load_buckets if count]
+    assert 0.025 <= bound and (bound == 0.025 or longest > 0.025)
+    slow.cache_reset_stats()
+    assert sum(count for _, count in slow.cache_info().load_buckets) == 0
+
+
+def test_stale_hits_and_evicted_weight():
+    now = [0.0]
+
+    @cached(maxsize=10, ttl=10, stale_if_error=100, timer=lambda: now[0])
+    def f(x):
+        if now[0] > 0:
+            raise OSError("down")
+        return x
+
+    assert (f(1), f(1)) == (1, 1)
+    assert f.cache_info().stale_hits == 0
+    now[0] = 11.0
+    assert (f(1), f(1)) == (1, 1)  # a failed reload, and a hit before it is tried again
+    info = f.cache_info()
+    assert (info.hits, info.stale_hits, info.load_failures) == (3, 2, 1)
+
+    weighed = Cache(max_weight=10, weigher=len, policy="lru")
+    for key in range(5):
+        weighed[key] = "four"
+    assert (weighed.stats().evictions, weighed.stats().evicted_weight) == (3, 12)
 
 
 def test_weigher_has_one_signature():

@@ -706,6 +706,9 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
 
     __hotset_stats__ = stats
 
+    def __hotset_totals__(self) -> Stats:
+        return stats_of(super().totals(), self._settings)
+
     def reset_stats(self) -> None:
         """Resets all counters to 0. (`clear` resets only hits and misses.)"""
         super().reset_stats()

@@ -24,6 +24,10 @@ def __hotset_stats__(self: Any) -> Stats:
     return stats_of(self.stats(), self.cache_parameters())
 
 
+def __hotset_totals__(self: Any) -> Stats:
+    return stats_of(self.totals(), self.cache_parameters())
+
+
 def cache_info(self: Any) -> CacheInfo:
     """Returns hits, misses, maxsize and currsize, as functools does, and further counters."""
     return info_of(__hotset_stats__(self), self.cache_parameters())
@@ -231,7 +235,7 @@ _SHARED = (
     cache_load,
 )
 if "cache_info" not in vars(Memo):  # (It is set already if this module is imported again.)
-    for _method in (*_SHARED, cache_refresh, __hotset_stats__, __repr__, __set_name__):
+    for _method in (*_SHARED, cache_refresh, __hotset_stats__, __hotset_totals__, __repr__, __set_name__):
         setattr(Memo, _method.__name__, _method)
     seal(Memo)
 
@@ -277,8 +281,9 @@ def memoized(
     )
     # This copies the function's attributes. Those of an inner cache would hide the type's own.
     update_wrapper(memo, function)
-    for own in (*_SHARED, cache_refresh, __hotset_stats__):
+    for own in (*_SHARED, cache_refresh, __hotset_stats__, __hotset_totals__):
         memo.__dict__.pop(own.__name__, None)
+    memo.__dict__.pop("__hotset_tier2__", None)
     memo.__hotset_settings__ = settings  # type: ignore[attr-defined]
     memo.__hotset_place__ = place  # type: ignore[attr-defined]
     auto_snapshotter = AutoSnapshotter(memo, getattr(function, "__qualname__", f"<{type(function).__qualname__}>"), **snapshot_settings)

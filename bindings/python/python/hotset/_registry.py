@@ -9,6 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import ReferenceType, WeakValueDictionary, ref
 
+from hotset._publish import publish
 from hotset._stats import Stats
 
 if TYPE_CHECKING:
@@ -63,6 +64,20 @@ def register(name: object, cache: Any) -> None:
         _all[next(_numbers)] = cache
         if name is not None:
             _named[name] = ref(cache, partial(_forget, name))
+    if name is not None:
+        publish(name, cache)
+
+
+def list_named(name: str, cache: Any) -> None:
+    """Lists a cache by name as long as it is alive, in place of an older one of that name.
+
+    Args:
+        name: The name.
+        cache: The cache, which `clear_all` does not clear.
+    """
+    with _lock:
+        _named[name] = ref(cache, partial(_forget, name))
+    publish(name, cache)
 
 
 def _forget(name: str, reference: ReferenceType[Any]) -> None:
@@ -72,7 +87,10 @@ def _forget(name: str, reference: ReferenceType[Any]) -> None:
 
 
 def caches() -> dict[str, Any]:
-    """Returns the live caches of this process that have a name: cached functions and `Cache`s.
+    """Returns the live caches of this process that have a name.
+
+    These are cached functions, `Cache`s and `TieredCache`s. If two have the same name, the one that
+    was created last is listed.
 
     Returns:
         A dict of the caches by name.

@@ -31,6 +31,11 @@ class CacheInfo(_Functools):
         waits: Calls that waited for another caller's call of the function. They are neither hits
             nor misses.
         load_time: The total duration of all calls of the function, in seconds.
+        load_buckets: The durations of these calls, as of `Stats`.
+        stale_hits: Hits on results past their `ttl`, which `stale_while_revalidate` or
+            `stale_if_error` serves.
+        evicted_weight: The weight of the results that `evictions` counts; their number without a
+            weigher.
         weight: The weight of the results that are held; their number without a weigher.
         max_weight: The capacity in weight; None without one.
 
@@ -52,6 +57,9 @@ class CacheInfo(_Functools):
     load_failures: int
     waits: int
     load_time: float
+    load_buckets: tuple[tuple[float, int], ...]
+    stale_hits: int
+    evicted_weight: int
     weight: int
     max_weight: int | None
 
@@ -66,6 +74,9 @@ class CacheInfo(_Functools):
         "load_failures",
         "waits",
         "load_time",
+        "load_buckets",
+        "stale_hits",
+        "evicted_weight",
         "weight",
         "max_weight",
     )
@@ -102,6 +113,14 @@ class Stats(NamedTuple):
         weight: Their weight; their number without a weigher.
         capacity: The capacity in entries, or in weight with a `max_weight`; None without a bound.
         load_time: The total duration of all loads, in seconds.
+        stale_hits: Hits on values past their `ttl`, which `stale_while_revalidate` or
+            `stale_if_error` serves.
+        evicted_weight: The weight of the entries that `evictions` counts; their number without a
+            weigher.
+        load_buckets: The durations of all loads, as pairs of an upper bound in seconds and the
+            number of loads that were not longer than it, but longer than the bound before. The
+            bounds are 1, 2.5 and 5 in each power of ten from 10 microseconds to 100 seconds, then
+            `math.inf`.
 
     Example:
         >>> import hotset
@@ -125,6 +144,9 @@ class Stats(NamedTuple):
     weight: int
     capacity: int | None
     load_time: float
+    stale_hits: int
+    evicted_weight: int
+    load_buckets: tuple[tuple[float, int], ...]
 
     @property
     def hit_ratio(self) -> float:
@@ -173,6 +195,9 @@ def info_of(stats: Stats, settings: Mapping[str, Any]) -> CacheInfo:
         load_failures=stats.load_failures,
         waits=stats.waits,
         load_time=stats.load_time,
+        load_buckets=stats.load_buckets,
+        stale_hits=stats.stale_hits,
+        evicted_weight=stats.evicted_weight,
         weight=stats.weight,
         max_weight=stats.capacity if weighs else None,
     )

@@ -9,10 +9,15 @@ use crate::flight::shared::{Outcome, SharedLoad, fork_count};
 use crate::gil_cell::{Counter, GilCell};
 use crate::objects::{Raised, Ref};
 use hashbrown::HashTable;
+use hotset::raw;
 use pyo3::prelude::*;
+use std::array;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// The number of buckets of [`LoadTable::buckets`].
+pub(crate) const LOAD_BUCKETS: usize = hotset::LoadBuckets::BOUNDS.len() + 1;
 
 struct InFlight {
     hash: u64,
@@ -24,7 +29,8 @@ struct InFlight {
     /// Whether the key has been changed: the result is returned to callers, but not stored.
     invalidated: bool,
     shared: Option<Arc<SharedLoad>>,
-    begun: Instant,
+    /// In ticks of `raw::ticks`.
+    begun: u64,
 }
 
 /// The next number of a load in this process.
@@ -40,6 +46,8 @@ pub(crate) struct LoadTable {
     waits: Counter,
     /// The total duration of all loads, in nanoseconds.
     time: Counter,
+    /// The number of loads by duration.
+    buckets: [Counter; LOAD_BUCKETS],
     /// The hashes of keys whose reload was cancelled with its task: the next caller awaits its own
     /// reload.
     cancelled_reloads: GilCell<Vec<u64>>,
@@ -127,6 +135,11 @@ impl LoadTable {
         Duration::from_nanos(self.time.get(Ordering::Relaxed))
     }
 
+    /// Returns the numbers of completed loads by duration, in the buckets of `hotset::LoadBuckets`.
+    pub(crate) fn buckets(&self) -> [u64; LOAD_BUCKETS] {
+        array::from_fn(|n| self.buckets[n].get(Ordering::Relaxed))
+    }
+
     /// Joins the key's load in flight, or makes the caller the leader of a new one.
     ///
     /// Unless the caller `joins`, another caller's load is invalidated rather than joined. May run
@@ -186,7 +199,7 @@ impl LoadTable {
                     fork: fork_count(),
                     invalidated: false,
                     shared: None,
-                    begun: Instant::now(),
+                    begun: raw::ticks(),
                 };
                 let (hash, invalidations) = (load.hash, self.invalidations.get(Ordering::Relaxed));
                 table.insert_unique(hash, load, |load| load.hash);
@@ -268,7 +281,9 @@ impl LoadTable {
         if let Some(shared) = &load.shared {
             Python::attach(|py| shared.complete(py, outcome));
         }
-        self.time.add(load.begun.elapsed().as_nanos() as u64);
+        let nanos = raw::ticks_to_nanos(raw::ticks().saturating_sub(load.begun));
+        self.time.add(nanos);
+        self.buckets[raw::load_bucket(nanos)].increment(Ordering::Relaxed);
         if !matches!(outcome, Outcome::Value(_)) {
             self.failed.increment(Ordering::Relaxed);
         }

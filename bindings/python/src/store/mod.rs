@@ -9,6 +9,7 @@ pub(crate) mod loads;
 pub(crate) mod options;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) mod owners;
+pub(crate) mod publish;
 pub(crate) mod snapshot;
 mod stats;
 #[cfg(Py_GIL_DISABLED)]
@@ -30,6 +31,7 @@ use hotset::{BuildError, Ttl, raw};
 use key::{ExceptQuery, Found, IdentityHasher, Key, KeyQuery, MatchesKey, Search, Value};
 use loads::{AbandonOnDrop, LoadRole, LoadTable, LoadToken};
 use options::Options;
+use publish::Published;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -49,10 +51,9 @@ thread_local! {
     static WEIGHT: Cell<u64> = const { Cell::new(1) };
 }
 
-/// The number of counts that [`Store::stats`] reports since a reset.
-const COUNTS: usize = 10;
-
 pub(crate) struct Store {
+    /// The first field, so that it is dropped before the others, which the stats file reads.
+    published: Published,
     cache: Cache,
     hooks: Arc<Hooks>,
     pub(crate) loads: LoadTable,
@@ -73,7 +74,7 @@ pub(crate) struct Store {
     /// Misses of callers that then waited for another caller's load.
     joined_misses: Counter,
     /// The counts at the last reset.
-    counts_at_reset: GilCell<[u64; COUNTS]>,
+    counts_at_reset: GilCell<stats::Counts>,
     trust: TrustCell,
 }
 
@@ -128,6 +129,7 @@ impl Store {
         }
         let built = builder.jitter(options.jitter).build();
         Ok(Self {
+            published: Published::default(),
             cache: built.map_err(build_error)?,
             hooks,
             loads: LoadTable::default(),

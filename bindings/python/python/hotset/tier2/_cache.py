@@ -9,7 +9,9 @@ from hotset import _async_loads
 from hotset._codecs import CodecName, Schema, Serializer
 from hotset._hotset import MISSING, WithTtl
 from hotset._mapping import Cache
+from hotset._registry import list_named
 from hotset._settings import Policy, Seconds, unwrap_ttl
+from hotset._stats import Stats
 from hotset.tier2 import _many, _reads
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
@@ -69,6 +71,10 @@ class MappingTier:
     def set_trust(self, core: Any) -> None:
         """Restricts hits to the time while the core is trusted."""
         self._cache.set_trust(core)
+
+    def show_tier2(self, namespace: Any) -> None:
+        """Has the process's stats file show the counters of the second tier as well."""
+        self._cache.show_tier2(namespace)
 
     def hits(self) -> int:
         """Returns the number of hits."""
@@ -160,6 +166,7 @@ class TieredCache(Generic[K, V]):
         self._local = local
         self._space = Space(tier2, name, payloads, settings, MappingTier(local))
         self._find = local.get
+        list_named(name, self)
 
     def __repr__(self) -> str:
         return f"<hotset.TieredCache {self._space.name!r} on {self._space.server!r}>"
@@ -639,6 +646,15 @@ class TieredCache(Generic[K, V]):
         See `Redis.stats` for the last one.
         """
         return self._space.stats(self._local.stats()._asdict())
+
+    def __hotset_stats__(self) -> Stats:
+        return self._local.stats()
+
+    def __hotset_totals__(self) -> Stats:
+        return self._local.__hotset_totals__()
+
+    def __hotset_tier2__(self) -> dict[str, int]:
+        return self._space.counters()
 
     def hottest(self, limit: int = 10) -> list[K]:
         """Returns the hottest keys of this process's first tier.

@@ -133,9 +133,14 @@ class MemoTier:
         """Restricts hits to the time while the core is trusted."""
         self._memo.set_trust(core)
 
+    def show_tier2(self, namespace: Any) -> None:
+        """Has the process's stats file show the counters of the second tier as well."""
+        self._memo.show_tier2(namespace)
+
     def hits(self) -> int:
         """Returns the number of hits."""
-        return self._memo.stats()["hits"]
+        hits: int = self._memo.stats()["hits"]
+        return hits
 
     def entries(self) -> list[tuple[Args, Kwargs, Any]]:
         """Returns the results with the arguments that name them."""
@@ -234,6 +239,7 @@ def decorate(
     made = memoized(through, memo_options, name, False, snapshot_settings, False)
     memo: Memo = made if isinstance(made, Memo) else made.cache_info.__self__
     space = Space(tier2, place, payloads, settings, MemoTier(memo, naming), typed=bool(typed), owner=_owner_of(function))
+    memo.__hotset_tier2__ = space.counters  # type: ignore[attr-defined]
     parameters: dict[str, Any] = {**memo.cache_parameters(), "ttl": shared["ttl"], "local_ttl": settings.local_ttl / 1e9, "tier2": tier2}  # type: ignore[attr-defined]
     own: dict[str, Any] = {
         "__wrapped__": function,

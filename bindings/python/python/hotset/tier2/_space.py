@@ -76,6 +76,13 @@ class FirstTier(Protocol):
             core: The core.
         """
 
+    def show_tier2(self, namespace: Any) -> None:
+        """Has the process's stats file show the counters of the second tier as well.
+
+        Args:
+            namespace: The core's `Namespace`.
+        """
+
     def hits(self) -> int:
         """Returns the number of hits."""
         ...
@@ -197,6 +204,7 @@ class Space:
                 self.first.clear()
             sync_clock(now())
             self.first.set_trust(session.core)
+            self.first.show_tier2(namespace)
             native = session, namespace
             session.add_space(self._stem, self)
             session.topology.on_new_node(lambda _: namespace.set_generations(self.generation_keys(session)))
@@ -238,6 +246,16 @@ class Space:
         session, namespace = self.native()
         own = {"not_encodable": self.not_encodable, "verified": self.verified, "inconsistent": self.inconsistent}
         return {"tier1": first, "tier2": {**namespace.stats(), **own}, "server": session.stats()}
+
+    def counters(self) -> dict[str, int]:
+        """Returns the second tier's counters of this cache in this process.
+
+        Unlike `stats`, connects to no server: they are empty before the first use in this process.
+        """
+        native = self._native
+        if native is None or native[0].pid != os.getpid():
+            return {}
+        return {**native[1].stats(), "not_encodable": self.not_encodable}
 
     # --- Keys.
 
