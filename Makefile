@@ -44,8 +44,8 @@ NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
-.PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo examples bench bench-cache bench-compare bench-wheel \
-        bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+.PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
+        bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         tools-redis tools-wrk tools-prometheus test-metrics test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
@@ -88,7 +88,7 @@ test-default: ## The tests, the features async, serde and tier2 included
 # Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
 	test "$$($(CARGO) tree -p hotset --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
-	for feature in async crossbeam huge-pages serde snapshot tier2; do \
+	for feature in async crossbeam huge-pages serde snapshot stats-file tier2; do \
 		$(CARGO) clippy -p hotset --no-default-features --features $$feature -- -D warnings || exit 1; \
 	done
 	$(CARGO) clippy -p hotset --all-targets --no-default-features -- -D warnings
@@ -231,6 +231,16 @@ demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redi
 demo-fleet: tools-redis tools-wrk build-python ## Twelve workers of Django, Flask and FastAPI behind nginx, with hotset, Redis only, functools, no cache: figures and a chart (ARGS="--seconds 2")
 	examples/fleet/demo.sh $(ARGS)
 
+demo-advise: build-python ## A web service under load: which of its functions are worth caching, and what that saves
+	examples/advise/demo.sh service
+
+# It fetches packages of others.
+demo-advise-programs: build-python ## The same with three programs that use packages from PyPI
+	examples/advise/demo.sh programs
+
+bench-advise: build-python ## What recording for advice costs, on each interpreter at hand (ARGS=--quick)
+	for python in target/python/3.*/bin/python; do "$$python" bindings/python/bench_advise.py $(ARGS) || exit 1; done
+
 examples: ## Run the other example programs
 	$(CARGO) run --release --example basics
 	$(CARGO) run --release --features async --example async_loads
@@ -278,6 +288,9 @@ bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers qu
 
 bench-time: ## What a time to live costs, a hit through a loading call, and a herd its neighbors
 	benches/compare.sh time $(ARGS)
+
+bench-zipf: ## Reads through caches of 1k to 1M entries, zipf 0.99 and 0.7, 1 to 4 threads, beside quick_cache, with hit ratios
+	benches/compare.sh zipf-all $(ARGS)
 
 bench-snapshot: ## What saving and loading costs, beside std::fs and an eager load
 	$(CARGO) bench --bench snapshot

@@ -1058,6 +1058,34 @@ hotset_status hotset_clear(hotset_cache *cache);
  */
 hotset_status hotset_run_pending(hotset_cache *cache);
 
+/**
+ * Gives a cache a name, under which the process's stats file has its statistics: see
+ * hotset_stats_file. Another call replaces the name; NULL removes it.
+ *
+ * The name is UTF-8; the file holds its first 256 bytes. Several caches may have one name. If the
+ * environment variable HOTSET_STATS is set when the first cache of the process gets a name, the
+ * stats file is in that directory; if it cannot be created there, one warning is written to
+ * stderr.
+ *
+ * @return HOTSET_OK; HOTSET_INVALID if the name is not UTF-8; HOTSET_NO_MEMORY.
+ */
+hotset_status hotset_set_name(hotset_cache *cache, const char *name);
+
+/**
+ * Keeps the process's stats file in `directory`, until the process exits: a small file of mode
+ * 0600 with the statistics of all named caches, which `python -m hotset top` shows.
+ *
+ * The file is rewritten at most once a second, by the call that finds it due: any call on a named
+ * cache. The directory must exist, and no other user may be able to replace files in it (mode
+ * 0700, or the sticky bit). The child of a fork has a file of its own. A second call with the same
+ * directory does nothing. See docs/how-to/stats-file.md.
+ *
+ * @return HOTSET_OK; HOTSET_IO if the directory does not exist or cannot be written to, with the
+ * reason in errno; HOTSET_INVALID if other users can replace files in the directory, or if the
+ * file is in another directory; HOTSET_NO_MEMORY.
+ */
+hotset_status hotset_stats_file(const char *directory);
+
 /* ----------------------------------------------------------------------------------------------
  * 8. Snapshots: a file for the next process to begin warm
  * ---------------------------------------------------------------------------------------------- */

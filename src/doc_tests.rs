@@ -21,6 +21,9 @@ struct HowToSizeAndWeigh;
 #[doc = include_str!("../docs/how-to/statistics.md")]
 struct HowToStatistics;
 
+#[doc = include_str!("../docs/how-to/stats-file.md")]
+struct HowToStatsFile;
+
 #[doc = include_str!("../docs/how-to/test-clock.md")]
 struct HowToTestClock;
 

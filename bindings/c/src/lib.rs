@@ -34,6 +34,7 @@ mod options;
 mod read;
 mod reply;
 mod snapshot;
+mod stats_file;
 mod strings;
 #[cfg(test)]
 mod tests;

@@ -73,22 +73,45 @@ the_exchange() {
     echo "exchange: ok"
 }
 
+# The reader that `python -m hotset top` uses reads what a C program writes.
+the_stats_file() {
+    mkdir -m 700 "$work/stats"
+    # The program ends with its input, which is this coprocess's.
+    coproc SERVER { HOTSET_STATS="$work/stats" exec "$work/stats_file" serve; }
+    local server=$SERVER_PID out=${SERVER[0]} in=${SERVER[1]} line
+    read -r line <&"$out"
+    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root/bindings/python/python/hotset python3 - "$work/stats" "$server" <<'END' || fail "a reader in Python reads the stats file of C"
+import sys
+import _statsfile
+(process,) = _statsfile.scan(sys.argv[1])
+assert (process.kind, process.pid, process.alive) == ("c", int(sys.argv[2]), True), process
+assert (process.program, [cache.name for cache in process.caches]) == ("stats_file", ["from C"]), process
+assert process.caches[0].capacity == 100, process
+END
+    eval "exec $in>&-"
+    wait "$server" || fail "stats_file serve"
+    [ -z "$(ls -A "$work/stats")" ] || fail "the stats file is left behind"
+    echo "stats file: ok"
+}
+
 case $mode in
 plain)
     the_header
     the_symbols
     the_quickstarts
-    for name in api callbacks cancel fork threads memory no_memory snapshot; do
+    for name in api callbacks cancel fork threads memory no_memory snapshot stats_file; do
         build "$name" -ldl
         "$work/$name" || fail "$name"
     done
     the_exchange
+    the_stats_file
     ;;
 valgrind)
     # (cancel and no_memory have a malloc of their own.) A thread that has just ended may still have
     # its stack: "possibly lost".
     check=(valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9)
-    for name in api callbacks fork threads snapshot; do build "$name"; done
+    for name in api callbacks fork threads snapshot stats_file; do build "$name"; done
+    "${check[@]}" "$work/stats_file" || fail stats_file
     "${check[@]}" "$work/api" || fail api
     "${check[@]}" "$work/callbacks" || fail callbacks
     "${check[@]}" "$work/snapshot" || fail snapshot
@@ -98,7 +121,8 @@ valgrind)
 asan)
     # To the sanitizer, refused memory is an error of its own, unless this option allows it.
     export ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=65536
-    for name in api callbacks fork threads snapshot; do build "$name" -fsanitize=address; done
+    for name in api callbacks fork threads snapshot stats_file; do build "$name" -fsanitize=address; done
+    "$work/stats_file" || fail stats_file
     "$work/api" || fail api
     "$work/callbacks" || fail callbacks
     "$work/snapshot" || fail snapshot
