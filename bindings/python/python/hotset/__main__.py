@@ -2,6 +2,7 @@
 
 `python -m hotset` prints version and build, and compares hotset with functools on this machine for
 ten seconds. `python -m hotset tier2 URL` reports what a server can do as a second tier.
+`python -m hotset top` shows the named caches of running processes.
 """
 
 import argparse
@@ -105,7 +106,11 @@ def main() -> None:
         from hotset.tier2._check import main as check
 
         sys.exit(check(sys.argv[2:]))
-    description = "compares hotset with functools on this machine; `tier2 URL` checks a server"
+    if sys.argv[1:2] == ["top"]:
+        from hotset._top._command import main as top
+
+        sys.exit(top(sys.argv[2:]))
+    description = "compares hotset with functools on this machine; `tier2 URL` checks a server, `top` shows running caches"
     parser = argparse.ArgumentParser(prog="python -m hotset", description=description)
     parser.add_argument("--version", action="store_true", help="print version and build only")
     parser.add_argument("--seconds", type=float, default=9.0, help="how long to measure times (%(default)s)")
