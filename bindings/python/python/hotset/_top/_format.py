@@ -109,6 +109,7 @@ def count(number: float | None) -> str:
         return f"{number:.1f}" if number >= 0.05 else "<0.1"
     if number < 999.5:
         return f"{number:.0f}"
+    unit = ""
     for unit in "kMGTPE":
         number /= 1000
         if number < 999.5 or unit == "E":

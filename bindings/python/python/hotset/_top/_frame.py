@@ -1,6 +1,7 @@
 """The layout of one screen: columns, rows, and the details of one row."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from hotset._top import _format as fmt
@@ -36,7 +37,8 @@ class Line(NamedTuple):
     selected: bool = False
 
 
-class Column(NamedTuple):
+@dataclass(frozen=True)
+class Column:
     """A column of the table.
 
     Attributes:
@@ -74,9 +76,9 @@ def _attempts(row: Row) -> int:
     return (row.totals["loads"] or 0) + (row.totals["load_failures"] or 0)
 
 
-_NAME: Final = Column("name", "CACHE", 0, 0, lambda row: fmt.escaped(row.name), lambda row: row.name, descending=False)
-_PROGRAM: Final = Column("program", "PROGRAM", 12, 5, lambda row: fmt.escaped(row.program), lambda row: row.program, descending=False)
-_COMMON: Final = (
+_NAME: Final[Column] = Column("name", "CACHE", 0, 0, lambda row: fmt.escaped(row.name), lambda row: row.name, descending=False)
+_PROGRAM: Final[Column] = Column("program", "PROGRAM", 12, 5, lambda row: fmt.escaped(row.program), lambda row: row.program, descending=False)
+_COMMON: Final[tuple[Column, ...]] = (
     Column("processes", "PROC", 4, 6, lambda row: str(len(row.members)), lambda row: len(row.members)),
     Column("hit", "HIT%", 5, 1, lambda row: fmt.percent(row.recent_ratio), lambda row: row.recent_ratio),
     Column("history", "LAST MINUTE", 20, 4, lambda row: fmt.sparkline(row.history), lambda row: row.recent_ratio),
@@ -85,21 +87,21 @@ _COMMON: Final = (
     Column("fill", "FILL", 4, 3, _fill, lambda row: row.fill),
     Column("entries", "ENTRY", 5, 10, lambda row: fmt.count(row.entries), lambda row: row.entries),
 )
-_LIVE: Final = (
+_LIVE: Final[tuple[Column, ...]] = (
     Column("evictions", "EVIC/s", 6, 7, lambda row: fmt.count(_rate("evictions")(row)), _rate("evictions")),
     Column("loads", "LOAD/s", 6, 9, lambda row: fmt.count(_loads(row)), _loads),
 )
-_ONCE: Final = (
+_ONCE: Final[tuple[Column, ...]] = (
     Column("evictions", "EVICT", 6, 7, lambda row: fmt.count(row.totals["evictions"]), lambda row: row.totals["evictions"]),
     Column("loads", "LOADS", 6, 9, lambda row: fmt.count(_attempts(row)), _attempts),
 )
-_TAIL: Final = (
+_TAIL: Final[tuple[Column, ...]] = (
     Column("load", "LOAD", 6, 11, lambda row: fmt.duration(row.mean_load), lambda row: row.mean_load),
     Column("saved", "SAVED", 6, 4, lambda row: fmt.duration(row.saved), lambda row: row.saved),
     Column("oldest", "OLDEST", 6, 12, lambda row: fmt.duration(row.oldest), lambda row: row.oldest),
 )
-LIVE_COLUMNS: Final = (_NAME, _PROGRAM, *_COMMON, *_LIVE, *_TAIL)
-ONCE_COLUMNS: Final = (_NAME, _PROGRAM, *_COMMON, *_ONCE, *_TAIL)
+LIVE_COLUMNS: Final[tuple[Column, ...]] = (_NAME, _PROGRAM, *_COMMON, *_LIVE, *_TAIL)
+ONCE_COLUMNS: Final[tuple[Column, ...]] = (_NAME, _PROGRAM, *_COMMON, *_ONCE, *_TAIL)
 SORT_KEYS: Final = tuple(column.key for column in LIVE_COLUMNS if column.key != "history")
 
 

@@ -8,7 +8,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -79,7 +79,7 @@ class Screen:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> Generator[None, None, None]:
         """Enters the alternate screen, and restores the terminal on any exit."""
         self._saved = termios.tcgetattr(self._input)
         wakeup, write_end = os.pipe()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hotset._top._format import cut, padded, width
-from hotset._top._frame import Line
+from hotset._top._frame import Cell, Line
 
 _RESET: Final = "\x1b[0m"
 _ATTRIBUTES: Final = {"title": "\x1b[1m", "key": "\x1b[1;4m", "dim": "\x1b[2m", "poor": "\x1b[1m", "warning": "\x1b[1m"}
@@ -30,14 +30,29 @@ def drawn(lines: Sequence[Line], columns: int) -> list[str]:
     return [_drawn(line, columns) for line in lines]
 
 
-def _drawn(line: Line, columns: int) -> str:
-    if line.selected:
-        text = "".join(cell.text for cell in line.cells)
-        return f"{_SELECTED}{padded(cut(text, columns), columns)}{_RESET}"
-    written: list[str] = []
+def clipped(line: Line, columns: int) -> Line:
+    """Returns as much of a line as fits.
+
+    Args:
+        line: The line.
+        columns: The width of the screen.
+    """
+    cells: list[Cell] = []
     for cell in line.cells:
         text = cut(cell.text, columns)
         columns -= width(text)
+        cells.append(Cell(text, cell.style))
+        if text != cell.text:
+            break
+    return Line(tuple(cells), line.selected)
+
+
+def _drawn(line: Line, columns: int) -> str:
+    cells = clipped(line, columns).cells
+    if line.selected:
+        return f"{_SELECTED}{padded(''.join(cell.text for cell in cells), columns)}{_RESET}"
+    written: list[str] = []
+    for cell in cells:
         attribute = _ATTRIBUTES.get(cell.style)
-        written.append(f"{attribute}{text}{_RESET}" if attribute and text else text)
+        written.append(f"{attribute}{cell.text}{_RESET}" if attribute and cell.text else cell.text)
     return "".join(written)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from hotset._top._frame import Line
+from hotset._top._plain import clipped
 
 _STYLES: Final = {
     "": "",
@@ -55,10 +56,11 @@ class Painter:
         file = io.StringIO()
         console = self._console(file, columns)
         for line in lines:
-            text = _text(line)
+            # (Rich would wrap what is too long.)
+            text = _text(clipped(line, columns))
             if line.selected:
                 text.pad_right(max(0, columns - text.cell_len))
-            console.print(text, crop=True, end="\n")
+            console.print(text, no_wrap=True, overflow="crop", crop=True, end="\n")
         return file.getvalue().split("\n")[: len(lines)]
 
     def _console(self, file: io.StringIO, columns: int) -> Console:
@@ -87,5 +89,5 @@ def picture(lines: Sequence[Line], columns: int, title: str) -> str:
     """
     console = Console(record=True, file=io.StringIO(), width=columns, force_terminal=True, color_system="truecolor", highlight=False, legacy_windows=False)
     for line in lines:
-        console.print(_text(line), crop=True, end="\n")
+        console.print(_text(clipped(line, columns)), no_wrap=True, overflow="crop", crop=True, end="\n")
     return console.export_svg(title=title)
