@@ -1,5 +1,7 @@
 """`python -m hotset top`: sums over processes, rates, the screen and its keys, wrong input."""
 
+import contextlib
+import io
 import json
 import os
 import pty
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from fake_worker import StatsFile
@@ -18,7 +21,7 @@ from fake_worker import StatsFile
 pytest.importorskip("hotset._statsfile")
 
 from hotset import _statsfile
-from hotset._top import _format, _frame, _model, _plain, _source
+from hotset._top import _command, _format, _frame, _model, _plain, _source
 from hotset._top._json import as_json
 from hotset._top._live import keys
 from hotset._top._view import View
@@ -72,15 +75,29 @@ def snapshot_of(directory, tracker=None):
     return (tracker or _model.Tracker()).update(_source.Files(str(directory)).read())
 
 
-def top(*arguments, directory=None, **environment):
-    inherited = {name: value for name, value in os.environ.items() if name != "HOTSET_STATS"}
-    environment = {**inherited, **environment}
-    if directory is not None:
-        environment["HOTSET_STATS"] = str(directory)
-    command = [sys.executable, "-m", "hotset", "top", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
-    assert "Traceback" not in done.stderr
-    return done
+class Done(NamedTuple):
+    """What a command printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def top(*arguments, directory=None):
+    """Runs the command in this process: an interpreter takes long to start on a busy machine."""
+    printed = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HOTSET_STATS", raising=False)
+        if directory is not None:
+            patch.setenv("HOTSET_STATS", str(directory))
+        with contextlib.redirect_stdout(printed[0]), contextlib.redirect_stderr(printed[1]):
+            try:
+                status = _command.main(list(map(str, arguments)))
+            except SystemExit as usage:
+                status = usage.code
+    for each in printed:
+        each.flush()
+    return Done(status, *(each.buffer.getvalue().decode() for each in printed))
 
 
 # Sums and rates.
@@ -535,3 +552,51 @@ def test_a_process_of_another_container_is_marked(tmp_path, start):
     assert "cannot tell whether it is alive" in text
     assert as_json(shown)["processes"][0]["alive"] is None
     assert isinstance(process, _statsfile.ProcessStats)
+
+
+# Real processes.
+
+PROGRAM = """
+import sys
+import hotset
+
+c = hotset.Cache(100, name="real")
+c["a"] = 1
+for line in sys.stdin:
+    c.get("a"), c.get("b")
+    print(len(c), flush=True)
+"""
+
+
+def test_a_real_process_is_shown_and_cleared(tmp_path):
+    tmp_path.chmod(0o700)
+    environment = {**os.environ, "HOTSET_STATS": str(tmp_path)}
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+
+        def call():
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        def calls_until(condition):
+            # (A process publishes once a second.)
+            while True:
+                length = call()
+                rows = {row.name: row for row in snapshot_of(tmp_path).rows}
+                if "real" in rows and condition(length, rows["real"]):
+                    return rows["real"]
+
+        row = calls_until(lambda length, row: row.totals["hits"] > 0)
+        assert row.entries == 1 and row.capacity == 100 and row.kind == "python"
+        assert row.members[0].process.pid == process.pid
+        assert json.loads(top("--once", "--json", process.pid, directory=tmp_path).stdout)["caches"][0]["name"] == "real"
+        # The directory comes from the environment of the process.
+        assert top("--once", process.pid).returncode == 0
+        clearing = _source.Clearing(row)
+        calls_until(lambda length, row: length == 0)
+        while not clearing.is_done:
+            call()
+            clearing.follow(_source.Files(str(tmp_path)).read())
+        assert clearing.cleared == [process.pid]
+        process.stdin.close()

@@ -28,9 +28,8 @@ def _text(line: Line) -> Text:
     """Returns a line of rich: names are text there, never markup."""
     text = Text(no_wrap=True, overflow="crop", end="")
     for cell in line.cells:
-        text.append(cell.text, _STYLES[cell.style])
-    if line.selected:
-        text.stylize(_SELECTED)
+        # (Colors in reverse would be colored blocks.)
+        text.append(cell.text, _SELECTED if line.selected else _STYLES[cell.style])
     return text
 
 
@@ -59,7 +58,7 @@ class Painter:
             # (Rich would wrap what is too long.)
             text = _text(clipped(line, columns))
             if line.selected:
-                text.pad_right(max(0, columns - text.cell_len))
+                text.append(" " * max(0, columns - text.cell_len), _SELECTED)
             console.print(text, no_wrap=True, overflow="crop", crop=True, end="\n")
         return file.getvalue().split("\n")[: len(lines)]
 
