@@ -428,7 +428,7 @@ _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 @final
 class ASGIMiddleware:
-    """Pushes after each request, and when the server shuts down: for uvicorn and other ASGI servers.
+    """Pushes after each request, and at shutdown: for uvicorn and other ASGI servers.
 
     Args:
         app: The application.
