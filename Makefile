@@ -45,7 +45,7 @@ NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
 SHARD ?= 0/100
 
 .PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo examples bench bench-cache bench-compare bench-wheel \
-        bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-profile bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         tools-redis tools-wrk test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
@@ -276,6 +276,9 @@ bench-snapshot: ## What saving and loading costs, beside std::fs and an eager lo
 
 bench-threads: ## What threads that ended, and a long reader, cost an insertion
 	$(CARGO) bench --bench threads
+
+bench-profile: ## What a profile costs: throughput and memory at 100,000 entries
+	$(CARGO) bench --bench profile
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel
