@@ -81,9 +81,10 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
                 // Not in a cache with an expiration: there each call reads the clock, to free what
                 // has expired. Nor beside a snapshot, which may have the entry. Nor for a sampled
                 // key.
-                Some(local) if !self.engine.time().is_active()
-                    && !self.snapshot_slot.is_some()
-                    && !self.engine.samples(hash) =>
+                Some(local)
+                    if !self.engine.time().is_active()
+                        && !self.snapshot_slot.is_some()
+                        && !self.engine.samples(hash) =>
                 {
                     local.miss();
                     Ok(None)

@@ -162,7 +162,12 @@ impl<K, V> Engine<K, V> {
         let published = Published::default();
         let profiler = settings.profile.then(|| {
             let idle = settings.time.time_to_idle;
-            Box::new(Profiler::new(settings.policy, settings.capacity, settings.weighted, idle))
+            Box::new(Profiler::new(
+                settings.policy,
+                settings.capacity,
+                settings.weighted,
+                idle,
+            ))
         });
         let profiled = profiler.is_some();
         Ok(Self {

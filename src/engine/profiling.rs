@@ -142,13 +142,15 @@ impl<K, V> Engine<K, V> {
     fn traits(&self, handle: Handle, now: u64) -> Traits {
         // SAFETY: callers found the entry under their guard, or have not recorded its event yet.
         let (weight, timing) = unsafe { (self.shape.weight(handle), self.shape.timing(handle)) };
-        let deadline = timing.map_or(NO_DEADLINE, |timing| timing.deadline());
-        let ttl = if deadline == NO_DEADLINE {
-            NEVER
-        } else {
-            deadline.saturating_sub(now)
+        let until = |deadline| match deadline {
+            NO_DEADLINE => NEVER,
+            deadline => deadline.saturating_sub(now),
         };
-        Traits { weight, ttl }
+        Traits {
+            weight,
+            ttl: timing.map_or(NEVER, |timing| until(timing.deadline())),
+            max_ttl: timing.map_or(NEVER, |timing| until(timing.max_deadline())),
+        }
     }
 
     /// Samples an event that is about to be recorded: later its entry may be unlinked, and its hash
@@ -157,9 +159,12 @@ impl<K, V> Engine<K, V> {
     #[inline(never)]
     pub(super) fn sample_event(&self, event: Event, guard: &Guard) {
         let subject = match event {
-            Event::Arrived(entry) | Event::Replaced { new: entry, .. } | Event::Retired { old: entry, expired: false } => {
-                entry
-            }
+            Event::Arrived(entry)
+            | Event::Replaced { new: entry, .. }
+            | Event::Retired {
+                old: entry,
+                expired: false,
+            } => entry,
             // Simulated caches have deadlines of their own.
             Event::Retired { expired: true, .. } | Event::Released(_) => return,
         };
@@ -213,6 +218,13 @@ impl<K, V> Engine<K, V> {
             lookups: since(hits + misses, &profiler.lookups_before),
             entry_bytes: self.shape.size::<K, V>() as u64 + TABLE_BYTES,
         }))
+    }
+
+    /// Removes all keys from the simulation.
+    pub(super) fn clear_profile(&self) {
+        if let Some(profiler) = &self.profiler {
+            profiler.flush().clear();
+        }
     }
 
     /// Begins a new simulation, for a new capacity.

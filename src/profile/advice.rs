@@ -104,7 +104,7 @@ impl Figures {
         let mut points: Vec<Point> = Vec::new();
         for (quarters, hits) in QUARTERS.into_iter().zip(self.hits) {
             let capacity = self.capacity.saturating_mul(quarters) / 4;
-            if self.weighted || quarters == 4 || capacity <= MOST {
+            if capacity > 0 && (self.weighted || quarters == 4 || capacity <= MOST) {
                 points.push(Point {
                     factor: quarters as f64 / 4.0,
                     capacity,
@@ -230,7 +230,11 @@ impl fmt::Display for Advice {
         }
         match (self.enough, self.points.last()) {
             (Some(enough), _) => {
-                write!(f, " About {} {unit} give 95% of the hits that any size can give.", grouped(enough))
+                write!(
+                    f,
+                    " About {} {unit} give 95% of the hits that any size can give.",
+                    grouped(enough)
+                )
             }
             (None, Some(last)) => write!(
                 f,

@@ -14,11 +14,40 @@ const SWEEP: usize = 4;
 /// An entry by the number of its slot, plus 1.
 type Handle = NonZeroU32;
 
-/// What an insertion carries: the weight, and the time after which the entry expires.
+/// What an insertion carries: the weight, and the times after which the entry expires: if it is not
+/// used again, and at the latest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Traits {
     pub(crate) weight: u64,
     pub(crate) ttl: u64,
+    pub(crate) max_ttl: u64,
+}
+
+impl Traits {
+    /// Those of an entry without a weight or an expiration.
+    pub(crate) const PLAIN: Self = Self {
+        weight: 1,
+        ttl: NEVER,
+        max_ttl: NEVER,
+    };
+}
+
+/// The deadline of an entry, the latest one that hits may set, and what both were computed from.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    deadline: u64,
+    max_deadline: u64,
+    ttl: u64,
+    max_ttl: u64,
+}
+
+impl Times {
+    const NEVER: Self = Self {
+        deadline: NEVER,
+        max_deadline: NEVER,
+        ttl: NEVER,
+        max_ttl: NEVER,
+    };
 }
 
 /// The state of a slot that every cache needs: 12 bytes.
@@ -35,8 +64,7 @@ struct Slot {
 struct Slots {
     slots: Vec<Slot>,
     weights: Vec<u64>,
-    /// The deadline, and the TTL it was computed from.
-    times: Vec<(u64, u64)>,
+    times: Vec<Times>,
     free: Vec<Handle>,
 }
 
@@ -46,22 +74,24 @@ fn at(handle: Handle) -> usize {
 
 impl Slots {
     fn traits(&self, handle: Handle) -> Traits {
+        let Times { ttl, max_ttl, .. } = self.times(handle);
         Traits {
             weight: self.weight(handle),
-            ttl: self.times.get(at(handle)).map_or(NEVER, |&(_, ttl)| ttl),
+            ttl,
+            max_ttl,
         }
     }
 
-    fn deadline(&self, handle: Handle) -> u64 {
-        self.times.get(at(handle)).map_or(NEVER, |&(deadline, _)| deadline)
+    fn times(&self, handle: Handle) -> Times {
+        self.times.get(at(handle)).copied().unwrap_or(Times::NEVER)
     }
 
-    fn set_deadline(&mut self, handle: Handle, deadline: u64, ttl: u64) {
-        if self.times.is_empty() && ttl != NEVER {
-            self.times.resize(self.slots.len(), (NEVER, NEVER));
+    fn set_times(&mut self, handle: Handle, times: Times) {
+        if self.times.is_empty() && times.ttl != NEVER {
+            self.times.resize(self.slots.len(), Times::NEVER);
         }
-        if let Some(times) = self.times.get_mut(at(handle)) {
-            *times = (deadline, ttl);
+        if let Some(place) = self.times.get_mut(at(handle)) {
+            *place = times;
         }
     }
 
@@ -72,7 +102,7 @@ impl Slots {
                 self.weights.push(0);
             }
             if !self.times.is_empty() {
-                self.times.push((NEVER, NEVER));
+                self.times.push(Times::NEVER);
             }
             // A mini has far fewer slots than 2^32; the policy evicts long before.
             Handle::new(self.slots.len() as u32).expect("slots are numbered from 1")
@@ -85,7 +115,15 @@ impl Slots {
         if weighted {
             self.weights[at(handle)] = traits.weight;
         }
-        self.set_deadline(handle, now.saturating_add(traits.ttl), traits.ttl);
+        let Traits { ttl, max_ttl, .. } = traits;
+        let (deadline, max_deadline) = (now.saturating_add(ttl), now.saturating_add(max_ttl));
+        let times = Times {
+            deadline,
+            max_deadline,
+            ttl,
+            max_ttl,
+        };
+        self.set_times(handle, times);
         handle
     }
 
@@ -183,13 +221,14 @@ impl Mini {
             return Access::Miss;
         };
         let traits = self.slots.traits(handle);
-        if self.slots.deadline(handle) <= now {
+        let times = self.slots.times(handle);
+        if times.deadline <= now {
             self.drop_entry(handle);
             return Access::Expired(traits);
         }
         if idle != NEVER {
-            let deadline = now.saturating_add(idle);
-            self.slots.set_deadline(handle, deadline, traits.ttl);
+            let deadline = now.saturating_add(idle).min(times.max_deadline);
+            self.slots.set_times(handle, Times { deadline, ..times });
         }
         let limit = self.policy.hit_limit();
         let hits = self.slots.hits(handle);
@@ -220,7 +259,8 @@ impl Mini {
 
     /// Whether the key is present and has not expired.
     pub(crate) fn contains(&self, hash: u32, now: u64) -> bool {
-        self.find(hash).is_some_and(|handle| self.slots.deadline(handle) > now)
+        self.find(hash)
+            .is_some_and(|handle| self.slots.times(handle).deadline > now)
     }
 
     pub(crate) fn remove(&mut self, hash: u32) {
@@ -246,7 +286,7 @@ impl Mini {
         }
         for _ in 0..SWEEP.min(self.slots.slots.len()) {
             self.hand = (self.hand + 1) % self.slots.slots.len();
-            if self.slots.slots[self.hand].used && self.slots.times[self.hand].0 <= now {
+            if self.slots.slots[self.hand].used && self.slots.times[self.hand].deadline <= now {
                 self.drop_entry(Handle::new(self.hand as u32 + 1).expect("slots are numbered from 1"));
             }
         }

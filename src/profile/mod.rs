@@ -113,9 +113,14 @@ pub(crate) struct Simulation {
 
 /// Returns the capacity of a mini.
 fn scaled(capacity: u64, quarters: u64, threshold: u32) -> u64 {
-    let exact = u128::from(capacity) * u128::from(quarters) * u128::from(threshold) / (4 << 32);
-    // A threshold of `u32::MAX` samples all keys, so the result is rounded up.
-    u64::try_from(exact + 1).unwrap_or(u64::MAX)
+    // A threshold of `u32::MAX` samples all keys.
+    let share = if threshold == u32::MAX {
+        1 << 32
+    } else {
+        u128::from(threshold)
+    };
+    let exact = u128::from(capacity) * u128::from(quarters) * share / (4 << 32);
+    u64::try_from(exact).unwrap_or(u64::MAX).max(1)
 }
 
 impl Simulation {
@@ -250,6 +255,21 @@ impl Simulation {
         self.oldest = 0;
     }
 
+    /// Removes all keys from all minis.
+    pub(crate) fn clear(&mut self) {
+        let new = Self::new(self.kind, self.capacity, self.weighted, self.idle);
+        self.minis = new.minis;
+        self.lru = new.lru;
+        let (capacity, threshold) = (self.capacity, self.threshold);
+        for (mini, quarters) in self.minis.iter_mut().zip(QUARTERS) {
+            mini.thin_out(threshold, scaled(capacity, quarters, threshold));
+        }
+        if let Some(lru) = &mut self.lru {
+            lru.thin_out(threshold, scaled(capacity, 4, threshold));
+        }
+        self.pending.fill(0);
+    }
+
     /// Returns what [`Figures::advice`] needs, so that the driver can unlock before that.
     pub(crate) fn figures(&self) -> Figures {
         let mut recent = self.recent.clone();
@@ -293,11 +313,10 @@ pub(crate) struct Figures {
 fn replay(kind: PolicyKind, stream: &[u32], capacity: u64) -> u64 {
     let mut mini = Mini::new(kind, capacity, false);
     let mut hits = 0;
-    let traits = Traits { weight: 1, ttl: NEVER };
     for &hash in stream {
         match mini.access(hash, 0, NEVER) {
             Access::Hit(_) => hits += 1,
-            _ => mini.insert(hash, traits, 0),
+            _ => mini.insert(hash, Traits::PLAIN, 0),
         }
     }
     hits

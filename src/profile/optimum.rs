@@ -41,7 +41,9 @@ mod tests {
 
     /// The most hits of any policy, by trying all of them.
     fn exhaustive(stream: &[u32], resident: u32, capacity: u32) -> u64 {
-        let Some((&key, rest)) = stream.split_first() else { return 0 };
+        let Some((&key, rest)) = stream.split_first() else {
+            return 0;
+        };
         let hit = u64::from(resident >> key & 1 == 1);
         let with = resident | 1 << key;
         let drop_one = (0..8).filter(|n| with >> n & 1 == 1).map(|n| with & !(1 << n));

@@ -17,7 +17,7 @@ fn stream(keys: u32, len: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-const PLAIN: Traits = Traits { weight: 1, ttl: NEVER };
+const PLAIN: Traits = Traits::PLAIN;
 
 /// Drives a simulation as a cache of that capacity would, and returns its advice.
 fn advise(kind: PolicyKind, capacity: u64, stream: impl Iterator<Item = u32>) -> Advice {
@@ -70,7 +70,11 @@ fn ttl_keeps_larger_caches_from_hitting() {
         truth.lookups += 1;
         let mut apply = |what| simulation.apply(Sample { hash, now, what });
         apply(What::Miss);
-        apply(What::Inserted(Traits { weight: 1, ttl }));
+        apply(What::Inserted(Traits {
+            ttl,
+            max_ttl: ttl,
+            ..PLAIN
+        }));
     }
     let advice = simulation.figures().advice(truth);
     assert!(advice.points.iter().all(|point| point.hit_ratio < 0.001), "{advice:?}");
@@ -90,11 +94,49 @@ fn removed_key_is_a_miss_at_every_size() {
 }
 
 #[test]
+fn hits_extend_the_deadline_up_to_the_latest() {
+    let traits = Traits {
+        ttl: 10,
+        max_ttl: 25,
+        ..PLAIN
+    };
+    let mut mini = Mini::new(PolicyKind::Lru, 10, false);
+    mini.insert(7, traits, 0);
+    assert_eq!(mini.access(7, 9, 10), Access::Hit(traits));
+    assert_eq!(mini.access(7, 18, 10), Access::Hit(traits));
+    // Without the bound, the deadline would be 28.
+    assert_eq!(mini.access(7, 25, 10), Access::Expired(traits));
+    assert_eq!(mini.access(7, 25, 10), Access::Miss);
+}
+
+#[test]
+fn cleared_simulation_holds_nothing() {
+    let mut simulation = Simulation::new(PolicyKind::WTinyLfu, 100, false, NEVER);
+    (1..50).for_each(|key| {
+        simulation.apply(Sample {
+            hash: hash(key),
+            now: 0,
+            what: What::Inserted(PLAIN),
+        });
+    });
+    simulation.clear();
+    assert!(simulation.minis.iter().all(|mini| mini.len() == 0));
+    (1..50).for_each(|key| {
+        simulation.apply(Sample {
+            hash: hash(key),
+            now: 0,
+            what: What::Miss,
+        })
+    });
+    assert_eq!(simulation.hits, [0.0; QUARTERS.len()]);
+}
+
+#[test]
 fn light_entries_halve_the_share_and_keep_the_estimate() {
     // A weight of 10 each, and a capacity of 60,000 of them: the number of entries is not known.
     let mut simulation = Simulation::new(PolicyKind::WTinyLfu, 600_000, true, NEVER);
     let mut real = Mini::new(PolicyKind::WTinyLfu, 600_000, true);
-    let traits = Traits { weight: 10, ttl: NEVER };
+    let traits = Traits { weight: 10, ..PLAIN };
     let mut truth = Truth::default();
     for key in stream(300_000, 1_000_000) {
         let hash = hash(key);
