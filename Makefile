@@ -16,12 +16,12 @@ STRESS ?= 20
 some = $(1) --list | grep -c ': test$$' >/dev/null || { echo 'no test matches: $(1)' >&2; exit 1; }
 # `need COMMAND,PACKAGE`: installs Debian's package where the command is missing.
 need = command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); }
-# `need_service COMMAND,PACKAGE`: the same for a server, whose package would start it: policy-rc.d
-# forbids that, and it is disabled.
+# `need_service COMMAND,PACKAGE,OPTIONS`: the same for a server, whose package would start it:
+# policy-rc.d forbids that, and it is disabled. The options are those of apt-get.
 need_service = PATH="$$PATH:/usr/sbin"; command -v $(1) >/dev/null || { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	policy=/usr/sbin/policy-rc.d; \
 	[ -e "$$policy" ] || { trap "$$sudo rm -f $$policy" EXIT; printf '\#!/bin/sh\nexit 101\n' | $$sudo tee "$$policy" >/dev/null; $$sudo chmod 755 "$$policy"; }; \
-	$$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(2); \
+	$$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(3) $(2); \
 	! command -v systemctl >/dev/null || $$sudo systemctl disable --quiet $(2) 2>/dev/null || true; }
 VALGRIND = $(call need,valgrind,valgrind)
 LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
@@ -41,14 +41,16 @@ MIRI := cargo +nightly miri test
 TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
 # The environment of `build-python` with the newest interpreter.
 NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
+# The recipes of metrics for Rust, a crate with dependencies of its own.
+METRICS := examples/metrics
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
-.PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo examples bench bench-cache bench-compare bench-wheel \
-        bench-profile bench-threads bench-snapshot bench-time instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+.PHONY: help test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
+        bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        tools-redis tools-wrk test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
+        tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,19 +78,20 @@ fmt-check: ## The format of every source file
 	$(CARGO) fmt --manifest-path $(FUZZ) --check
 	$(CARGO) fmt --manifest-path $(PYTHON) --check
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml --check
+	$(CARGO) fmt --manifest-path $(METRICS)/Cargo.toml --check
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,serde,tier2 -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,metrics,serde,tier2 -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 $(CARGO) clippy --manifest-path $(PYTHON) --target-dir target/python/clippy -- -D warnings
 
 test-default: ## The tests, the features async, serde and tier2 included
-	$(CARGO) test --workspace --features async,serde,tier2
+	$(CARGO) test --workspace --features async,metrics,serde,tier2
 
 # Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
 	test "$$($(CARGO) tree -p hotset --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
-	for feature in async crossbeam huge-pages serde snapshot tier2; do \
+	for feature in async crossbeam huge-pages metrics serde snapshot stats-file tier2; do \
 		$(CARGO) clippy -p hotset --no-default-features --features $$feature -- -D warnings || exit 1; \
 	done
 	$(CARGO) clippy -p hotset --all-targets --no-default-features -- -D warnings
@@ -99,8 +102,8 @@ MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml).0
 test-msrv: export CARGO_TARGET_DIR = target/msrv
 test-msrv: ## Check the crate, its tests and the C library with the oldest supported compiler (rustup installs it)
 	rustup toolchain install $(MSRV) --profile minimal
-	cargo +$(MSRV) check --workspace --all-targets --features async,serde,tier2
-	cargo +$(MSRV) check --features async,crossbeam,serde,tier2
+	cargo +$(MSRV) check --workspace --all-targets --features async,metrics,serde,tier2
+	cargo +$(MSRV) check --features async,crossbeam,metrics,serde,tier2
 	cargo +$(MSRV) check --no-default-features
 	cargo +$(MSRV) test --lib
 
@@ -143,6 +146,10 @@ tools-redis: ## Install redis-server, redis-sentinel and nginx (Debian), and val
 	@$(call need_service,nginx,nginx)
 	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
 
+# Without what it recommends: an exporter of the machine's figures, which would be another server.
+tools-prometheus: ## Install prometheus and promtool (Debian), without starting it, for the tests of metrics
+	@$(call need_service,promtool,prometheus,--no-install-recommends)
+
 tools-wrk: ## Install wrk (Debian), which loads the fleet of demo-fleet
 	@$(call need,wrk,wrk)
 
@@ -163,6 +170,11 @@ test-redis-clients: tools-redis build-python ## The tests of the second tier wit
 bench-tier2: tools-redis build-python ## The second tier beside redis-py, its client-side cache, and GET and SET by hand (ARGS=--quick)
 	$(NEWEST_PYTHON) bindings/python/bench_tier2.py $(ARGS)
 
+# Not in `test`: it installs a browser.
+test-screens: build-python ## The dashboard in headless Chromium (Debian; installed if it is missing), light and dark, wide and narrow; pictures in target/screens (ARGS=--docs: those of the pages, too)
+	$(call need,chromium,chromium)
+	$(NEWEST_PYTHON) bindings/python/screens.py target/screens $(ARGS)
+
 # Not in `test`: it fetches the suites of others.
 test-peers: build-python ## The tests of cachetools and async-lru, unmodified, on hotset through adapters, on the newest interpreter at hand
 	bindings/python/peers/run.sh
@@ -170,6 +182,10 @@ test-peers: build-python ## The tests of cachetools and async-lru, unmodified, o
 # Not in `test`: it fetches frameworks and their suites. CI runs it after that.
 test-adapters: tools-redis tools-wrk build-python ## The adapters to Django, Flask, hishel and others: their tests, the frameworks' own suites on hotset, the demo of a fleet, types (ARGS="own django61")
 	bindings/python/adapters/run.sh $(ARGS)
+
+# Not in `test`: it installs prometheus, and fetches the packages that metrics are for.
+test-metrics: tools-redis tools-prometheus build-python ## Metrics for Prometheus and OpenTelemetry: a Prometheus that scrapes gunicorn, uvicorn and Django, promtool, the dashboard, types, on the newest interpreter at hand
+	bindings/python/metrics/run.sh $(ARGS)
 
 bench-adapters: tools-redis build-python ## The adapters beside what the frameworks have built in (ARGS="--quick --job django"; `make test-adapters` first)
 	target/adapters/newest/bin/python bindings/python/bench_adapters.py $(ARGS)
@@ -188,7 +204,7 @@ test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
 
 doc: ## The documentation, without a warning
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,serde,tier2
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,metrics,serde,tier2
 
 # The environment of the loom targets and of asan; a target directory each, so that they undo no
 # other build.
@@ -223,12 +239,27 @@ demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redi
 demo-fleet: tools-redis tools-wrk build-python ## Twelve workers of Django, Flask and FastAPI behind nginx, with hotset, Redis only, functools, no cache: figures and a chart (ARGS="--seconds 2")
 	examples/fleet/demo.sh $(ARGS)
 
+demo-advise: build-python ## A web service under load: which of its functions are worth caching, and what that saves
+	examples/advise/demo.sh service
+
+# It fetches packages of others.
+demo-advise-programs: build-python ## The same with three programs that use packages from PyPI
+	examples/advise/demo.sh programs
+
+bench-advise: build-python ## What recording for advice costs, on each interpreter at hand (ARGS=--quick)
+	for python in target/python/3.*/bin/python; do "$$python" bindings/python/bench_advise.py $(ARGS) || exit 1; done
+
 examples: ## Run the other example programs
 	$(CARGO) run --release --example basics
 	$(CARGO) run --release --features async --example async_loads
 	$(CARGO) run --release --example rate_limiter
 	$(CARGO) run --release --example session_store
 	$(CARGO) run --release --example stampede
+
+test-metrics-rust: ## The recipes of examples/metrics: clippy, tests, and their text as Prometheus' promtool parses it
+	CARGO_TARGET_DIR=target/metrics $(CARGO) clippy --locked --manifest-path $(METRICS)/Cargo.toml --all-targets -- -D warnings
+	CARGO_TARGET_DIR=target/metrics $(CARGO) test --locked --manifest-path $(METRICS)/Cargo.toml
+	$(METRICS)/check.sh target/metrics
 
 # DESTDIR stages the files of PREFIX, for packagers. Run as root after `make build-c`, install
 # compiles nothing.
@@ -270,6 +301,9 @@ bench-compare: ## hotset side by side with quick_cache (ARGS="--quick --peers qu
 
 bench-time: ## What a time to live costs, a hit through a loading call, and a herd its neighbors
 	benches/compare.sh time $(ARGS)
+
+bench-zipf: ## Reads through caches of 1k to 1M entries, zipf 0.99 and 0.7, 1 to 4 threads, beside quick_cache, with hit ratios
+	benches/compare.sh zipf-all $(ARGS)
 
 bench-snapshot: ## What saving and loading costs, beside std::fs and an eager load
 	$(CARGO) bench --bench snapshot
@@ -369,6 +403,7 @@ fmt: ## Format every source file
 	$(CARGO) fmt --manifest-path $(FUZZ)
 	$(CARGO) fmt --manifest-path $(PYTHON)
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml
+	$(CARGO) fmt --manifest-path $(METRICS)/Cargo.toml
 
 tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
 	$(VALGRIND)

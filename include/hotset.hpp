@@ -295,6 +295,9 @@ public:
         while (detail::check_or(hotset_iter_next(walk.it, &out), HOTSET_NOT_FOUND)) fn(value::adopt(out));
     }
 
+    // Gives the cache a name, under which the process's stats file has its statistics.
+    void set_name(const std::string &name) { detail::check(hotset_set_name(cache_, name.c_str())); }
+
     hotset_stats_data stats() const {
         hotset_stats_data data;
         detail::check(hotset_stats(cache_, &data, sizeof data));

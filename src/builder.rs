@@ -12,9 +12,11 @@ use crate::snapshot::AutoSnapshot;
 #[cfg(feature = "snapshot")]
 use crate::snapshot::Codec;
 use crate::stats::Cause;
+#[cfg(all(feature = "stats-file", unix))]
+use crate::stats_file::{Registration, register};
 use crate::ticker::{Kind, Service};
 use std::fmt;
-#[cfg(feature = "snapshot")]
+#[cfg(any(feature = "snapshot", feature = "stats-file"))]
 use std::hash::BuildHasher;
 use std::hash::Hash;
 use std::io;
@@ -29,6 +31,10 @@ struct StartSetting<K, V, S, T, R> {
     setting: T,
     start: fn(&Cache<K, V, S>, T) -> io::Result<R>,
 }
+
+/// A name, and the function that registers it.
+#[cfg(all(feature = "stats-file", unix))]
+type NameSetting<K, V, S> = (String, fn(&Cache<K, V, S>, String) -> Registration);
 
 type SnapshotSetting<K, V, S> = StartSetting<K, V, S, AutoSnapshot, OnLastDrop<K, V, S>>;
 
@@ -79,6 +85,8 @@ pub struct Builder<K, V, S = DefaultHasher> {
     profile: bool,
     ticker: Option<StartSetting<K, V, S, Duration, Service>>,
     snapshot: Option<SnapshotSetting<K, V, S>>,
+    #[cfg(all(feature = "stats-file", unix))]
+    name: Option<NameSetting<K, V, S>>,
     pub(crate) hasher: S,
 }
 
@@ -144,6 +152,8 @@ impl<K, V, S> Cache<K, V, S> {
             profile: false,
             ticker: None,
             snapshot: None,
+            #[cfg(all(feature = "stats-file", unix))]
+            name: None,
             hasher,
         }
     }
@@ -242,7 +252,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// Expires an entry `ttl` after it was inserted or its value last replaced.
     ///
     /// An expired entry is a miss immediately; later operations free expired entries a few at a
-    /// time.
+    /// time. Deadlines are exact to about a millisecond; on Linux, a TTL of 17 seconds or more may
+    /// end early by a timer interrupt of the kernel, 10 milliseconds at most.
     ///
     /// Expiration settings cost 16 bytes per entry (40 where hits extend deadlines or values are
     /// reloaded), and one reading of the clock per call.
@@ -415,7 +426,12 @@ impl<K, V, S> Builder<K, V, S> {
         let cache = Cache::from_parts(settings, self.weigher, self.background, failures, self.hasher)?;
         let ticker = self.ticker.map(|ticker| ticker.start(&cache)).transpose()?;
         let auto_snapshot = self.snapshot.map(|snapshot| snapshot.start(&cache)).transpose()?;
-        cache.attach_services(ticker, auto_snapshot);
+        cache.attach_services(
+            ticker,
+            auto_snapshot,
+            #[cfg(all(feature = "stats-file", unix))]
+            self.name.map(|(name, register)| register(&cache, name)),
+        );
         Ok(cache)
     }
 }
@@ -444,6 +460,60 @@ where
             start: Cache::start_ticker,
         });
         self
+    }
+}
+
+#[cfg(feature = "stats-file")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stats-file")))]
+impl<K, V, S> Builder<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    /// Gives the cache a name, under which its figures are in the process's
+    /// [stats file](crate::stats_file), if that is enabled.
+    ///
+    /// Any text is a name; the file holds its first 256 bytes. Several caches may have one name:
+    /// readers sum their figures.
+    ///
+    /// If the environment variable `HOTSET_STATS` is set, and the file cannot be created, the first
+    /// named cache of the process writes one warning to the standard error.
+    ///
+    /// # Examples
+    ///
+    /// See [`stats_file`](crate::stats_file).
+    ///
+    /// # Concurrency
+    ///
+    /// The drop of the last handle waits for a thread that is rewriting the file.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        #[cfg(unix)]
+        {
+            self.name = Some((name.into(), Cache::register));
+        }
+        #[cfg(not(unix))]
+        {
+            _ = (&mut self, name.into());
+        }
+        self
+    }
+}
+
+#[cfg(all(feature = "stats-file", unix))]
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    /// Puts the cache into the stats file until the last handle is dropped.
+    fn register(&self, name: String) -> Registration {
+        let (registration, failed) = register(name, self.0.clone(), false);
+        if let Some(failed) = failed {
+            eprintln!("hotset: HOTSET_STATS has no effect: {failed}");
+        }
+        registration
     }
 }
 

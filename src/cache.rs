@@ -1,6 +1,6 @@
 //! The cache: its handle, its lookups and its statistics.
 
-use crate::engine::{Deadlines, Engine, Entry, Settings};
+use crate::engine::{Deadlines, Engine, Entry, Published, Settings};
 use crate::error::{AdviseError, BuildError};
 use crate::expiry::Ttl;
 use crate::flight::Flights;
@@ -12,6 +12,8 @@ use crate::reclaim::{FastGuard, Guard};
 use crate::settings::{DefaultHasher, Runner, Weigher};
 use crate::snapshot::SnapshotSlot;
 use crate::stats::Stats;
+#[cfg(all(feature = "stats-file", unix))]
+use crate::stats_file::{Record, Registration, Source};
 use crate::ticker::Service;
 use std::borrow::Borrow;
 use std::fmt;
@@ -92,6 +94,8 @@ struct Services<K, V, S> {
     handles: AtomicUsize,
     ticker: Mutex<Option<Service>>,
     last_drop: Option<OnLastDrop<K, V, S>>,
+    #[cfg(all(feature = "stats-file", unix))]
+    registration: Mutex<Option<Registration>>,
 }
 
 /// Called when the last handle is dropped.
@@ -117,6 +121,14 @@ impl<K, V, S> Drop for Cache<K, V, S> {
             if let Some(last_drop) = &services.last_drop {
                 last_drop(&self.0);
             }
+            #[cfg(all(feature = "stats-file", unix))]
+            drop(
+                services
+                    .registration
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take(),
+            );
         }
     }
 }
@@ -282,6 +294,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let guard = guard.unwrap_or_else(|| self.0.engine.pin());
+        if let Some((found, earliest)) = found.zip(self.0.engine.coarse_now())
+            && let Some(entry) = self.0.hit_not_expiring(found, earliest, &guard)
+        {
+            return Some(read(&entry.value));
+        }
         let now = self.0.engine.now();
         let entry = found
             .and_then(|found| self.0.hit_timed(found, now, &guard))
@@ -439,12 +456,22 @@ impl<K, V, S> Cache<K, V, S> {
     }
 
     /// Attaches its threads to a new cache.
-    pub(crate) fn attach_services(&self, ticker: Option<Service>, last_drop: Option<OnLastDrop<K, V, S>>) {
-        if ticker.is_some() || last_drop.is_some() {
+    pub(crate) fn attach_services(
+        &self,
+        ticker: Option<Service>,
+        last_drop: Option<OnLastDrop<K, V, S>>,
+        #[cfg(all(feature = "stats-file", unix))] registration: Option<Registration>,
+    ) {
+        let has_any = ticker.is_some() || last_drop.is_some();
+        #[cfg(all(feature = "stats-file", unix))]
+        let has_any = has_any || registration.is_some();
+        if has_any {
             _ = self.0.services.set(Box::new(Services {
                 handles: AtomicUsize::new(1),
                 ticker: Mutex::new(ticker),
                 last_drop,
+                #[cfg(all(feature = "stats-file", unix))]
+                registration: Mutex::new(registration),
             }));
         }
     }
@@ -534,21 +561,7 @@ impl<K, V, S> Cache<K, V, S> {
 
     /// Returns the statistics since the cache was built.
     pub fn stats(&self) -> Stats {
-        let (hits, misses, stale_hits) = self.0.engine.thread_states().lookups();
-        let published = self.0.engine.published();
-        let mut stats = Stats {
-            hits,
-            misses,
-            stale_hits,
-            insertions: published.insertions.load(Ordering::Relaxed),
-            evictions: published.evictions.load(Ordering::Relaxed),
-            evicted_weight: self.0.engine.evicted_weight(),
-            expirations: published.expirations.load(Ordering::Relaxed),
-            rejections: published.rejections.load(Ordering::Relaxed),
-            ..Stats::default()
-        };
-        self.0.flights.fill_stats(&mut stats);
-        stats
+        self.0.stats(self.0.engine.published())
     }
 
     /// Applies pending changes, checks every invariant of the cache's structures, and panics if one
@@ -556,6 +569,68 @@ impl<K, V, S> Cache<K, V, S> {
     #[doc(hidden)]
     pub fn validate(&self) {
         self.0.engine.validate();
+    }
+}
+
+impl<K, V, S> Inner<K, V, S> {
+    /// Returns the statistics as of `published`.
+    pub(crate) fn stats(&self, published: &Published) -> Stats {
+        let (hits, misses, stale_hits) = self.engine.thread_states().lookups();
+        let mut stats = Stats {
+            hits,
+            misses,
+            stale_hits,
+            insertions: published.insertions.load(Ordering::Relaxed),
+            evictions: published.evictions.load(Ordering::Relaxed),
+            evicted_weight: self.engine.evicted_weight(published),
+            expirations: published.expirations.load(Ordering::Relaxed),
+            rejections: published.rejections.load(Ordering::Relaxed),
+            ..Stats::default()
+        };
+        self.flights.fill_stats(&mut stats);
+        stats
+    }
+}
+
+#[cfg(all(feature = "stats-file", unix))]
+impl<K, V, S> Inner<K, V, S> {
+    /// Writes the figures of the cache, as of the last maintenance, into `record`. Takes no lock
+    /// but those of the flights' shards, briefly, and runs no user code.
+    pub(crate) fn fill_record(&self, record: &mut Record) {
+        let published = self.engine.last_published();
+        let capacity = self.engine.thread_states().capacity();
+        // `usize::MAX` entries, and a weight of `u64::MAX`, are no bound.
+        let bounded = capacity != u64::MAX;
+        record.set(
+            &self.stats(published),
+            self.weigher.is_some(),
+            (
+                published.len.load(Ordering::Relaxed),
+                published.weight.load(Ordering::Relaxed),
+                bounded.then_some(capacity),
+            ),
+        );
+    }
+}
+
+#[cfg(all(feature = "stats-file", unix))]
+impl<K, V, S> Source for Inner<K, V, S>
+where
+    K: Hash + Eq + Send + Sync,
+    V: Send + Sync,
+    S: BuildHasher + Send + Sync,
+{
+    fn fill(&self, record: &mut Record) {
+        self.fill_record(record);
+    }
+
+    fn observe(&self) {
+        self.engine.observe_pulse();
+    }
+
+    fn clear(&self, _: u64, _: u64) -> bool {
+        Inner::clear(self);
+        true
     }
 }
 

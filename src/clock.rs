@@ -2,6 +2,7 @@
 //! [`TimeSource`].
 
 use crate::prim::clock;
+pub(crate) use crate::prim::clock::COARSE_LAG;
 use crate::prim::sync::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,6 +120,18 @@ impl TimeSource {
         match self {
             Self::System => clock::nanos(),
             Self::Custom(clock) => read(&**clock),
+        }
+    }
+}
+
+impl TimeSource {
+    /// Returns a time that is not later than [`now`](Self::now), and less than [`COARSE_LAG`]
+    /// earlier; `None` where there is none that is cheaper.
+    #[inline(always)]
+    pub(crate) fn coarse_now(&self) -> Option<u64> {
+        match self {
+            Self::System => clock::coarse_nanos(),
+            Self::Custom(_) => None,
         }
     }
 }

@@ -9,6 +9,10 @@ struct HowToExpire;
 #[doc = include_str!("../docs/how-to/load-once.md")]
 struct HowToLoadOnce;
 
+#[cfg(feature = "metrics")]
+#[doc = include_str!("../docs/how-to/metrics-rust.md")]
+struct HowToMetricsRust;
+
 #[doc = include_str!("../docs/how-to/refresh-ahead.md")]
 struct HowToRefreshAhead;
 
@@ -20,6 +24,9 @@ struct HowToSizeAndWeigh;
 
 #[doc = include_str!("../docs/how-to/statistics.md")]
 struct HowToStatistics;
+
+#[doc = include_str!("../docs/how-to/stats-file.md")]
+struct HowToStatsFile;
 
 #[doc = include_str!("../docs/how-to/test-clock.md")]
 struct HowToTestClock;

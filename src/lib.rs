@@ -21,6 +21,7 @@
 //! |---|---|---|---|
 //! | `snapshot` | yes | the module [`snapshot`]: a cache in a file, for a warm restart | memmap2, xxhash-rust, libc |
 //! | `huge-pages` | yes | huge pages for large tables, on Linux | libc |
+//! | `stats-file` | yes | the module [`stats_file`], and `Builder::name`: figures of named caches in a file | crc32fast, libc |
 //! | `async` | no | `get_or_insert_async` and its variants: loaders that are futures, on any executor | – |
 //! | `serde` | no | `snapshot::Serde`: keys and values that serde can serialize, in snapshots | serde, postcard |
 //! | `tier2` | no | the module `tier2`: the protocol by which processes share a second tier, without I/O | – |
@@ -55,6 +56,9 @@ mod loading;
 mod lookup;
 mod map;
 mod metric_table;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 mod negative;
 mod policy;
 mod prim;
@@ -72,6 +76,9 @@ pub mod snapshot;
 #[path = "snapshot_off.rs"]
 mod snapshot;
 mod stats;
+#[cfg(feature = "stats-file")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stats-file")))]
+pub mod stats_file;
 mod ticker;
 #[cfg(feature = "tier2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tier2")))]

@@ -228,13 +228,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
         V: Clone,
     {
-        let now = self.0.engine.now_and_expire();
-        let guard = self.0.engine.pin();
+        let engine = &self.0.engine;
+        let reloads = engine.time().refresh_after.is_some();
+        if let Some(earliest) = engine.coarse_now().filter(|_| !reloads) {
+            let guard = engine.pin();
+            if let Err(Some(found)) = self.0.lookup_fast(key, hash, &guard)
+                && let Some(entry) = self.0.hit_not_expiring(found, earliest, &guard)
+            {
+                return Found::Cached(entry.value.clone());
+            }
+        }
+        let now = engine.now_and_expire();
+        let guard = engine.pin();
         let Some(entry) = self.0.lookup(key, hash, &guard) else {
             return Found::Missing(guard);
         };
         let value = entry.value.clone();
-        match self.0.engine.claim_reload(entry, now, &guard) {
+        match engine.claim_reload(entry, now, &guard) {
             true => Found::Due(value),
             false => Found::Cached(value),
         }

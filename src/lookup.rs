@@ -7,6 +7,7 @@
 //! the clock.
 
 use crate::cache::Inner;
+use crate::clock::COARSE_LAG;
 use crate::engine::{Engine, Entry, Handle};
 use crate::map::Header;
 use crate::reclaim::Guard;
@@ -37,7 +38,26 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         self.lookup_fast(key, hash, guard)
-            .unwrap_or_else(|found| self.lookup_slow(key, hash, found, self.engine.now(), guard))
+            .unwrap_or_else(|found| self.lookup_further(key, hash, found, guard))
+    }
+
+    /// Continues with what [`lookup_fast`](Self::lookup_fast) found.
+    #[inline(always)]
+    fn lookup_further<'g, Q>(
+        &self,
+        key: &Q,
+        hash: u64,
+        found: Option<NonNull<Header>>,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        found
+            .zip(self.engine.coarse_now())
+            .and_then(|(found, earliest)| self.hit_not_expiring(found, earliest, guard))
+            .or_else(|| self.lookup_slow(key, hash, found, self.engine.now(), guard))
     }
 
     /// Returns the key's entry, expired or not. Counts nothing.
@@ -163,6 +183,23 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Engine::<K, V>::view(found)
     }
 
+    /// Does what [`hit_timed`](Self::hit_timed) does, at a time from `earliest` until
+    /// [`COARSE_LAG`] later, if the entry is alive at any of them and no maintenance is due.
+    #[inline(always)]
+    pub(crate) fn hit_not_expiring<'g>(
+        &self,
+        found: NonNull<Header>,
+        earliest: u64,
+        guard: &'g Guard,
+    ) -> Option<&'g Entry<K, V>> {
+        let time = self.engine.time();
+        let latest = earliest + COARSE_LAG;
+        if time.hits_move_deadlines() || earliest >= time.next_deadline() {
+            return None;
+        }
+        self.hit_timed(found, latest, guard)
+    }
+
     /// Does what [`lookup_slow`](Self::lookup_slow) does for an entry that was found in a cache
     /// with an expiration, if the entry is alive and the thread's counters are at hand. Otherwise
     /// counts nothing and returns `None`.
@@ -193,6 +230,6 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         let found = probed.filter(|header| Engine::<K, V>::view(*header).key.borrow() == key);
         found
             .and_then(|found| self.record_hit_fast(found, guard))
-            .or_else(|| self.lookup_slow(key, hash, found, self.engine.now(), guard))
+            .or_else(|| self.lookup_further(key, hash, found, guard))
     }
 }

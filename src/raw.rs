@@ -12,7 +12,9 @@
 //! - views of all entries: [`visit`], [`visit_unlinked`], [`hottest_with_remaining`];
 //! - snapshots by a codec for whole entries: [`save`], [`load`], [`SaveSession`], [`LoadSession`];
 //! - statistics as monitoring systems see them: [`metrics`], [`load_bucket`];
-//! - the child of a fork: [`fork_child`].
+//! - the clock by which loads are timed: [`ticks`], [`ticks_to_nanos`];
+//! - the child of a fork: [`fork_child`];
+//! - the stats file: `stats_file`.
 //!
 //! # Stability
 //!
@@ -24,7 +26,11 @@
 //! Where a function does not say otherwise, any thread may call it, callbacks included. It takes no
 //! lock around a callback, which may use the cache.
 
+#[cfg(all(feature = "stats-file", unix))]
+pub mod stats_file;
+
 use crate::cache::{Cache, Inner};
+use crate::clock::COARSE_LAG;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::expiry::Ttl;
@@ -140,7 +146,8 @@ where
 
 /// Does what [`get_exclusive`] does, with a condition: in a cache whose entries may expire, an
 /// entry that was found is a miss unless `allowed` returns true for the current time, in
-/// nanoseconds of [`clock_nanos`]. In other caches `allowed` is called with 0, or not at all.
+/// nanoseconds of [`clock_nanos`], or a time that is a little later. In other caches `allowed` is
+/// called with 0, or not at all.
 ///
 /// # Safety
 ///
@@ -149,7 +156,7 @@ where
 pub unsafe fn get_exclusive_if<K, V, S, Q, R>(
     cache: &Cache<K, V, S>,
     key: &Q,
-    allowed: impl FnOnce(u64) -> bool,
+    allowed: impl Fn(u64) -> bool,
     read: impl FnOnce(&V) -> R,
 ) -> Option<R>
 where
@@ -162,6 +169,12 @@ where
     match cache.0.lookup_fast(key, cache.0.hash(key), &guard) {
         Ok(entry) => entry.map(|entry| read(&entry.value)),
         Err(Some(found)) if cache.0.engine.hits_only_mark() => {
+            if let Some(earliest) = cache.0.engine.coarse_now()
+                && allowed(earliest + COARSE_LAG)
+                && let Some(entry) = cache.0.hit_not_expiring(found, earliest, &guard)
+            {
+                return Some(read(&entry.value));
+            }
             let now = cache.0.engine.now();
             if !allowed(now) {
                 cache.0.engine.thread_states().count(&guard, false);
@@ -189,6 +202,19 @@ where
 /// arbitrary instant of this process. It is late by about a millisecond at most.
 pub fn clock_nanos() -> u64 {
     clock::nanos()
+}
+
+/// Returns the current time in ticks, whose differences [`ticks_to_nanos`] converts. For durations:
+/// a reading costs less than one of `Instant`.
+#[inline]
+pub fn ticks() -> u64 {
+    clock::now()
+}
+
+/// Converts a difference of [`ticks`] to nanoseconds.
+#[inline]
+pub fn ticks_to_nanos(ticks: u64) -> u64 {
+    clock::to_nanos(ticks)
 }
 
 /// Returns the result of `read` for a hit of [`get_exclusive`] that one probe finds. Otherwise

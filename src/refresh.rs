@@ -33,7 +33,7 @@ fn stale<V>(value: V) -> Loaded<V> {
 
 /// A claimed reload of a key. If it is dropped before the entry was replaced, the claim is given
 /// back.
-struct Reload<K: Hash + Eq, V, S: BuildHasher> {
+pub(crate) struct Reload<K: Hash + Eq, V, S: BuildHasher> {
     cache: Cache<K, V, S>,
     hash: u64,
     key: K,
@@ -155,28 +155,35 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
 impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
     /// Does what [`run`](Self::run) does, with a loader that is a future. If this future is dropped
     /// before it completes, the claim is given back.
-    async fn run_future<F: Future, E>(
+    ///
+    /// Not an `async fn`, whose future holds its arguments twice.
+    pub(crate) fn run_future<F: Future, E>(
         mut self,
         old: V,
         load: Pin<&mut F>,
         end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
-    ) -> Loaded<V>
+    ) -> impl Future<Output = Loaded<V>>
     where
         K: Clone,
         V: Clone,
         E: Send + Sync + 'static,
     {
-        let (cache, actor) = (self.cache.clone(), ActorId::new_future());
-        let value = match self.lead(&cache, actor) {
-            Some(mut leader) => {
-                let loaded = leader.run_future(actor, load, end).await;
+        async move {
+            let (cache, actor) = (self.cache.clone(), ActorId::new_future());
+            // No `match`, whose operand the future would hold while it waits.
+            let Some(mut leader) = self.lead(&cache, actor) else {
+                self.give_up(); // for the reason given in `run`
+                return stale(old);
+            };
+            let loaded = leader.run_future(actor, load, end).await;
+            let value = {
                 let _polled = actor.enter_poll();
                 self.end(&cache.0, &mut leader, old, loaded)
-            }
-            None => stale(old),
-        };
-        self.give_up(); // for the reason given in `run`
-        value
+            };
+            drop(leader);
+            self.give_up(); // for the reason given in `run`
+            value
+        }
     }
 }
 
@@ -194,26 +201,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         reload.run(old, load)
     }
 
-    /// Does what [`reload`](Self::reload) does, with a loader that is a future.
-    #[cfg(feature = "async")]
-    pub(crate) async fn reload_future<F: Future, E>(
-        &self,
-        hash: u64,
-        key: K,
-        old: V,
-        load: Pin<&mut F>,
-        end: impl FnOnce(F::Output) -> Result<(V, Ttl), E>,
-    ) -> Loaded<V>
-    where
-        K: Clone,
-        V: Clone,
-        E: Send + Sync + 'static,
-    {
-        self.reload_of(hash, key).run_future(old, load, end).await
-    }
-
     /// Returns the claim that the caller has made on the key's entry.
-    fn reload_of(&self, hash: u64, key: K) -> Reload<K, V, S> {
+    pub(crate) fn reload_of(&self, hash: u64, key: K) -> Reload<K, V, S> {
         Reload {
             cache: self.clone(),
             hash,

@@ -77,6 +77,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Inner<K, V, S> {
             failures.clear();
         }
     }
+
+    /// Removes all entries, and invalidates all loads in flight.
+    pub(crate) fn clear(&self) {
+        let mut panics = Panics::default();
+        self.begin_clear(&mut panics);
+        panics.catch(|| self.engine.clear());
+        panics.catch(|| self.engine.run_pending());
+        panics.resume();
+    }
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
@@ -127,10 +136,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     #[inline(never)]
     fn insert_timed(&self, key: K, value: V, ttl: Ttl) {
-        let now = self.0.engine.time().clock.now();
+        let now = self.0.engine.now_for(ttl);
         let hash = self.0.hash(&key);
         let weight = self.0.weigh(&key, &value);
         let guard = self.0.engine.pin_fenced();
+        self.0.engine.map().prefetch(hash, &guard);
         let timing = self.0.times(hash, (&key, &value), ttl, now, &guard);
         self.0.begin_change(hash, &key, Fence::Executed);
         let new = self.0.engine.make(hash, (key, value), weight, timing, &guard);
@@ -307,10 +317,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// O(n).
     pub fn clear(&self) {
-        let mut panics = Panics::default();
-        self.0.begin_clear(&mut panics);
-        panics.catch(|| self.0.engine.clear());
-        panics.catch(|| self.run_pending());
-        panics.resume();
+        self.0.clear();
     }
 }

@@ -6,6 +6,8 @@
 use super::entry::{Deadlines, ExpiryRef, NO_DEADLINE, STALE};
 use crate::clock::{TimeSource, nanos};
 use crate::expiry::{Expiry, Ttl};
+#[cfg(all(feature = "stats-file", unix))]
+use crate::prim::pulse;
 use crate::prim::sync::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,6 +15,10 @@ use std::time::Duration;
 /// millisecond, the wheel's tick). So hits write to an entry's cache line at most once in that
 /// time.
 const GRAIN: u64 = 1 << 20;
+
+/// TTLs from this one on (17 seconds, in nanoseconds) are counted from the coarse clock. It is early
+/// by a timer interrupt of the kernel, 10 milliseconds at most.
+const LONG: u64 = 1 << 34;
 
 /// The expiration settings of a cache, its clock, and the next deadline.
 pub(crate) struct ExpirySettings<K, V> {
@@ -31,6 +37,9 @@ pub(crate) struct ExpirySettings<K, V> {
     active: AtomicBool,
     /// The time at which maintenance is due next.
     next_deadline: AtomicU64,
+    /// Whether the next deadline is at most that of the process's pulse.
+    #[cfg(all(feature = "stats-file", unix))]
+    observes_pulse: AtomicBool,
 }
 
 impl<K, V> ExpirySettings<K, V> {
@@ -45,6 +54,8 @@ impl<K, V> ExpirySettings<K, V> {
             jitter: 0,
             active: AtomicBool::new(false),
             next_deadline: AtomicU64::new(NO_DEADLINE),
+            #[cfg(all(feature = "stats-file", unix))]
+            observes_pulse: AtomicBool::new(false),
         }
     }
 
@@ -68,6 +79,18 @@ impl<K, V> ExpirySettings<K, V> {
         self.time_to_idle.map_or(GRAIN, |idle| GRAIN.min(idle / 8))
     }
 
+    /// Returns whether deadlines follow from `ttl` alone, and are so far ahead that the lag of the
+    /// coarse clock does not matter.
+    #[inline]
+    pub(super) fn is_long(&self, ttl: Ttl) -> bool {
+        let ttl = match ttl {
+            Ttl::After(ttl) => Some(nanos(ttl)),
+            Ttl::Default => self.time_to_live,
+            Ttl::Never | Ttl::Keep => None,
+        };
+        ttl.is_some_and(|ttl| ttl >= LONG) && !self.hits_move_deadlines() && self.refresh_after.is_none()
+    }
+
     /// Records that entries may have deadlines from now on.
     pub(super) fn activate(&self) {
         self.active.store(true, Ordering::Relaxed);
@@ -82,14 +105,38 @@ impl<K, V> ExpirySettings<K, V> {
         self.active.load(Ordering::Relaxed)
     }
 
-    pub(super) fn next_deadline(&self) -> u64 {
+    /// Returns the time at which maintenance is due next.
+    #[inline(always)]
+    pub(crate) fn next_deadline(&self) -> u64 {
         self.next_deadline.load(Ordering::Relaxed)
     }
 
     /// Forgets the next deadline. Called by the lock holder before it applies all events; it notes
     /// the new one before the unlock.
     pub(super) fn reset_next_deadline(&self) {
+        #[cfg(all(feature = "stats-file", unix))]
+        if self.observes_pulse.load(Ordering::Relaxed) {
+            return self.next_deadline.store(pulse::next(), Ordering::Relaxed);
+        }
         self.next_deadline.store(NO_DEADLINE, Ordering::Relaxed);
+    }
+
+    /// Has the calls on this cache claim the process's pulse when it is due. Returns false for a
+    /// cache with a clock of its own, whose time is not the pulse's.
+    #[cfg(all(feature = "stats-file", unix))]
+    pub(super) fn observe_pulse(&self) -> bool {
+        let is_system = matches!(self.clock, TimeSource::System);
+        if is_system {
+            self.observes_pulse.store(true, Ordering::Relaxed);
+            self.note_deadline(pulse::next());
+        }
+        is_system
+    }
+
+    /// Returns whether the pulse is due, and the caller must run it.
+    #[cfg(all(feature = "stats-file", unix))]
+    pub(super) fn claims_pulse(&self, now: impl FnOnce() -> u64) -> bool {
+        self.observes_pulse.load(Ordering::Relaxed) && pulse::claim(now())
     }
 
     /// Notes the deadline of an inserted entry. In a race with `reset_next_deadline` the deadline

@@ -15,6 +15,8 @@ use super::writer::Writer;
 use super::{EXPIRE_BUDGET, Engine, Published};
 use crate::policy::Policy;
 use crate::prim::panics::Panics;
+#[cfg(all(feature = "stats-file", unix))]
+use crate::prim::pulse;
 use crate::prim::sync::Ordering;
 use crate::reclaim::Guard;
 use crate::stats::Cause;
@@ -252,7 +254,26 @@ impl<K, V> Engine<K, V> {
             }
         }
         panics.catch(|| self.free_tables());
+        #[cfg(all(feature = "stats-file", unix))]
+        if self.time.claims_pulse(|| self.now()) {
+            panics.catch(pulse::run);
+        }
         panics.resume();
+    }
+
+    /// Has the calls on this cache rewrite the process's stats file when it is due. They read the
+    /// clock from now on.
+    #[cfg(all(feature = "stats-file", unix))]
+    pub(crate) fn observe_pulse(&self) {
+        if self.time.observe_pulse() {
+            self.activate_time();
+        }
+    }
+
+    /// Returns the counters of the last maintenance. Performs none.
+    #[cfg(all(feature = "stats-file", unix))]
+    pub(crate) fn last_published(&self) -> &Published {
+        &self.work.0.published
     }
 
     /// Returns the entries that are unlinked and not yet freed. They live as long as the guard.
@@ -365,6 +386,8 @@ impl<K, V> Engine<K, V> {
     #[cold]
     #[inline(never)]
     pub(super) fn expire(&self, now: u64) {
+        #[cfg(all(feature = "stats-file", unix))]
+        let claimed = self.time.claims_pulse(|| now);
         let guard = self.pin();
         if let Some(held) = self.work.0.lock.try_lock() {
             let expire = |core: &mut Core| _ = core.expire(now, EXPIRE_BUDGET, &self.map, &guard);
@@ -373,6 +396,13 @@ impl<K, V> Engine<K, V> {
             let deferred =
                 unsafe { self.maintain_with_guard(held, &guard, CallerGuard::Spent(&guard), Rings::All, expire) };
             self.run_deferred(deferred, guard);
+        } else {
+            drop(guard);
+        }
+        // Last: nothing is locked or pinned any more.
+        #[cfg(all(feature = "stats-file", unix))]
+        if claimed {
+            pulse::run();
         }
     }
 

@@ -245,6 +245,14 @@ impl<K, V> Engine<K, V> {
         }
     }
 
+    /// Returns a time that is not later than [`now`](Self::now), and less than
+    /// [`COARSE_LAG`](crate::clock::COARSE_LAG) earlier. `None` if no entry has a deadline, or no
+    /// such time is cheaper.
+    #[inline(always)]
+    pub(crate) fn coarse_now(&self) -> Option<u64> {
+        self.time.is_active().then(|| self.time.clock.coarse_now()).flatten()
+    }
+
     /// Same as [`now`](Self::now), for a call that must complete even if the user's clock panics.
     #[inline]
     pub(super) fn now_catching_panics(&self, panics: &mut Panics) -> u64 {
@@ -255,14 +263,19 @@ impl<K, V> Engine<K, V> {
         now
     }
 
-    /// Returns the current time if an entry with this `ttl` needs it, else 0.
+    /// Returns the current time if an entry with this `ttl` needs it, else 0. For a long TTL it is
+    /// up to [`COARSE_LAG`](crate::clock::COARSE_LAG) early.
     #[inline]
     pub(crate) fn now_for(&self, ttl: Ttl) -> u64 {
-        if ttl == Ttl::Default {
-            self.now()
-        } else {
-            self.time.clock.now()
+        if ttl == Ttl::Default && !self.time.is_active() {
+            return 0;
         }
+        let coarse = if self.time.is_long(ttl) {
+            self.time.clock.coarse_now()
+        } else {
+            None
+        };
+        coarse.unwrap_or_else(|| self.time.clock.now())
     }
 
     /// Same as [`now`](Self::now), and removes expired entries if maintenance is free. For callers
@@ -307,12 +320,12 @@ impl<K, V> Engine<K, V> {
         age == Age::Due
     }
 
-    /// Returns the weight of all evicted entries, as of the last maintenance.
-    pub(crate) fn evicted_weight(&self) -> u64 {
+    /// Returns the weight of all evicted entries, as of `published`.
+    pub(crate) fn evicted_weight(&self, published: &Published) -> u64 {
         match self.shape.weighted {
             true => self.evicted_weight.load(Ordering::Relaxed),
             // Each entry weighs 1, so it is not counted a second time.
-            false => self.published().evictions.load(Ordering::Relaxed),
+            false => published.evictions.load(Ordering::Relaxed),
         }
     }
 

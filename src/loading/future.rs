@@ -159,8 +159,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         // Without the guard of the lookup, which is not `Send` and must not live across an await.
         let key = match self.find(hash, key.as_borrowed()).unpinned() {
             Some((old, true)) => {
-                let reload = self.reload_future(hash, key.into_key(), old, load, end);
-                return Ok(reload.await.value);
+                let reload = self.reload_of(hash, key.into_key());
+                return Ok(reload.run_future(old, load, end).await.value);
             }
             Some((value, false)) => return Ok(value),
             None => key.into_key(),

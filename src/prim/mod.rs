@@ -4,6 +4,7 @@
 //! - Sequential: [`list`], [`wheel`], [`sketch`], [`ghost`].
 //! - Concurrent: [`ring`], [`park`], [`sync`].
 //! - Platform: [`clock`], [`memory`], [`prefetch`].
+//! - `pulse`: work of the process once in an interval.
 //! - [`panics`] keeps panics of user code until work is done.
 
 pub(crate) mod clock;
@@ -13,6 +14,8 @@ pub(crate) mod memory;
 pub(crate) mod panics;
 pub(crate) mod park;
 pub(crate) mod prefetch;
+#[cfg(all(feature = "stats-file", unix))]
+pub(crate) mod pulse;
 pub(crate) mod ring;
 pub(crate) mod sketch;
 pub(crate) mod sync;

@@ -16,6 +16,12 @@ impl Panics {
         }
     }
 
+    /// Whether a panic is kept.
+    #[cfg(all(feature = "stats-file", unix))]
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Raises the kept panic, if any. If the thread is already unwinding, drops it: a second panic
     /// would abort.
     pub(crate) fn resume(self) {

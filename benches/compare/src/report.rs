@@ -153,11 +153,17 @@ impl Watch {
     }
 }
 
+/// Returns the share of the measured time for which threads waited for a processor, if any time was
+/// measured.
+pub fn waited() -> Option<f64> {
+    let measured = MEASURED.load(Relaxed);
+    (measured > 0).then(|| WAITED.load(Relaxed) as f64 / measured as f64)
+}
+
 /// Prints the share of the measured time for which threads waited. Called after a job.
 pub fn disturbance() {
-    let (measured, waited) = (MEASURED.load(Relaxed), WAITED.load(Relaxed));
-    if measured > 0 {
-        let share = 100.0 * waited as f64 / measured as f64;
+    if let Some(share) = waited() {
+        let share = 100.0 * share;
         let advice = if share > 2.0 {
             ": run it again on a quieter machine before believing it"
         } else {

@@ -6,9 +6,11 @@ use crate::fork::generation;
 use crate::ticker::Ticker;
 use crate::types::{Status, hotset_status};
 use crate::{callback, memory};
+use engine::raw::stats_file::Registration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::{mem, ptr};
 
 /// Cache, created by hotset_open. Any number of threads may use it concurrently.
 pub struct hotset_cache {
@@ -18,6 +20,8 @@ pub struct hotset_cache {
     pub(crate) iterators: AtomicUsize,
     engine: Option<Engine>,
     ticker: Option<Ticker>,
+    /// Its place in the stats file, which holds a reference to the engine's cache.
+    name: Mutex<Option<Registration>>,
     pub(crate) destructor: Option<Destructor>,
     /// Unique in the process.
     pub(crate) id: u64,
@@ -36,9 +40,15 @@ impl hotset_cache {
             iterators: AtomicUsize::new(0),
             engine: Some(engine),
             ticker,
+            name: Mutex::new(None),
             destructor,
             id,
         }
+    }
+
+    /// Replaces the place in the stats file, and returns the previous one.
+    pub(crate) fn replace_name(&self, name: Option<Registration>) -> Option<Registration> {
+        mem::replace(&mut *self.name.lock().unwrap_or_else(PoisonError::into_inner), name)
     }
 
     /// The cache behind a pointer from C, if it is open.
@@ -109,9 +119,12 @@ impl hotset_cache {
             let (engine, ticker) = (&raw mut (*cache).engine, &raw mut (*cache).ticker);
             (ptr::replace(engine, None), ptr::replace(ticker, None))
         };
-        // The ticker first, so that this thread drops the engine, and with it every entry.
+        let name = open.replace_name(None);
+        // The ticker and the name first, so that this thread drops the engine, and with it every
+        // entry.
         let dropped = catch_unwind(AssertUnwindSafe(|| {
             drop(ticker);
+            drop(name);
             drop(engine);
         }));
         // SAFETY: `hotset_open` leaked it, and it is closed.

@@ -30,10 +30,12 @@ mod fork;
 mod iter;
 mod load;
 mod memory;
+mod metrics;
 mod options;
 mod read;
 mod reply;
 mod snapshot;
+mod stats_file;
 mod strings;
 #[cfg(test)]
 mod tests;

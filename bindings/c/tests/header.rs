@@ -4,8 +4,21 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// The modules with the header's types and functions, in the order of its sections.
-const SOURCES: [&str; 12] = [
-    "types", "cache", "basic", "read", "write", "compute", "load", "reply", "iter", "admin", "snapshot", "strings",
+const SOURCES: [&str; 14] = [
+    "types",
+    "cache",
+    "basic",
+    "read",
+    "write",
+    "compute",
+    "load",
+    "reply",
+    "iter",
+    "admin",
+    "stats_file",
+    "metrics",
+    "snapshot",
+    "strings",
 ];
 
 fn root() -> PathBuf {

@@ -42,6 +42,7 @@ static void reads_and_writes() {
     cache.clear();
     cache.run_pending();
     CHECK(!cache.contains(""));
+    cache.set_name("wrapper");
     CHECK(cache.stats().hits > 0 && cache.stats().misses > 0);
 }
 

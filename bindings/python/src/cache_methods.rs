@@ -5,7 +5,7 @@ use crate::snapshot::{LoadSession, SaveSession, SnapshotSource};
 use crate::store::Store;
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::options::capacity;
-use crate::tier2::PyTier;
+use crate::tier2::{Namespace, PyTier};
 use crate::types::NativeObject;
 use pyo3::prelude::*;
 
@@ -68,6 +68,17 @@ pub(crate) fn set_trust<C: CacheObject>(cache: &C, args: Args<'_, '_>, _: Python
     Ok(())
 }
 
+pub(crate) fn show_tier2<C: CacheObject>(cache: &C, args: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+    let namespace: PyRef<'_, Namespace> = args[0].extract()?;
+    cache.store().show_tier2(namespace.0.clone());
+    Ok(())
+}
+
+pub(crate) fn publish<C: CacheObject>(cache: &C, args: Args<'_, '_>, _: Python<'_>) -> PyResult<(u64, Option<String>)> {
+    let name: String = args[0].extract()?;
+    Ok(cache.store().publish(&name))
+}
+
 pub(crate) fn run_pending<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
     operate(cache, |store| {
         store.run_pending();
@@ -105,8 +116,8 @@ macro_rules! cache_methods {
 Returns the counters by name, after pending maintenance.
 
 They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
-rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
-hits, misses and stale_hits count from the last clear, as those of functools do.
+rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
+capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
 ";
             c"totals" => $crate::cache_methods::totals::<$this>, 0..=0, c"totals($self, /)
 --
@@ -142,6 +153,19 @@ For a cache with a time to live.
 
 Args:
     tier: The second tier; None for no restriction.
+";
+            c"publish" => $crate::cache_methods::publish::<$this>, 1..=1, c"publish($self, name, /)
+--
+
+Puts the cache into the process's stats file, under `name`.
+
+Returns:
+    Its number there, and a warning or None.
+";
+            c"show_tier2" => $crate::cache_methods::show_tier2::<$this>, 1..=1, c"show_tier2($self, namespace, /)
+--
+
+Has the stats file show the counters of the second tier as well.
 ";
             c"run_pending" => $crate::cache_methods::run_pending::<$this>, 0..=0, c"run_pending($self, /)
 --

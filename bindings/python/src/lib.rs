@@ -5,6 +5,7 @@
 //! their entries to a file and restores them. Types whose calls are hot are made of CPython's raw
 //! structures (`types`); the rest is ordinary PyO3.
 
+mod advise;
 mod cache_methods;
 mod cache_ref;
 mod call;
@@ -33,10 +34,12 @@ use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Drops the loads of other threads. Called by the module itself in children after a fork.
+/// Drops the loads of other threads, and has the child make its own stats file. Called by the
+/// module itself in children after a fork.
 #[pyfunction]
 fn after_fork() {
     flight::shared::note_fork();
+    hotset::raw::stats_file::fork_child();
 }
 
 /// Registers what threads call while they wait for a task's load. Called once.
@@ -103,10 +106,12 @@ fn _hotset(module: &Bound<'_, PyModule>) -> PyResult<()> {
         os.call_method("register_at_fork", (), Some(&kwargs))?;
     }
     module.add_class::<flight::Flight>()?;
+    store::publish::add(module)?;
     ttl::add(module)?;
     lru::add(module)?;
     memo::class::add(module)?;
     mapping::class::add(module)?;
     snapshot::add(module)?;
+    advise::add(module)?;
     tier2::add(module)
 }

@@ -12,7 +12,7 @@ import hotset
 
 TESTS = Path(__file__).parent
 PACKAGE = Path(hotset.__file__).parent
-ADAPTERS = ("aiocache.py", "cachelib.py", "django", "dogpile.py", "hishel.py", "langchain.py", "requests_cache.py")
+ADAPTERS = ("aiocache.py", "cachelib.py", "django", "dogpile.py", "hishel.py", "langchain.py", "opentelemetry.py", "prometheus.py", "requests_cache.py")
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ def project(tmp_path):
     for granted.
     """
     only_sources = shutil.ignore_patterns("*.so", "__pycache__")
-    # (The adapters need their frameworks: bindings/python/adapters/check_types.py.)
+    # (The adapters need their frameworks: bindings/python/adapters/check_types.py; metrics their
+    # packages: bindings/python/metrics.)
     shutil.copytree(PACKAGE, tmp_path / "hotset", ignore=shutil.ignore_patterns("*.so", "__pycache__", *ADAPTERS))
     shutil.copytree(TESTS / "typing", tmp_path / "uses", ignore=only_sources)
     shutil.copytree(TESTS.parents[2] / "examples" / "python", tmp_path / "examples", ignore=only_sources)

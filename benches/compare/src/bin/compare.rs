@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use hotset_compare::measure::{hits, inserts, interleave, ns_per_op};
 use hotset_compare::peers::{self, Subject};
-use hotset_compare::report::{Latencies, Ratio, Table, Target, Watch, disturbance, median};
+use hotset_compare::report::{Latencies, Ratio, Table, Target, Watch, disturbance, median, waited};
 use hotset_compare::time::time;
 use hotset_compare::workload::{Zipf, full, picks};
 
@@ -36,7 +36,7 @@ struct Args {
     ops: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Copy, PartialEq, Subcommand)]
 enum Job {
     /// One thread, uniform random hits: 1k, 100k, 4M entries
     Get,
@@ -48,6 +48,12 @@ enum Job {
     Insert,
     /// Read-through, 1M keys, zipf 0.99, capacity 100k: 1, 2, 4 threads
     Zipf,
+    /// Read-through, zipf 0.99 and 0.7, capacities 1k, 20k, 100k, 1M, a tenth of the keys: 1, 2, 4
+    /// threads
+    ZipfAll,
+    /// One row of these
+    #[command(hide = true)]
+    ZipfRow(ZipfRow),
     /// get_many of 64 keys against 64 gets, 4M entries
     Many,
     /// A get beside a thread that overwrites at full speed
@@ -62,6 +68,10 @@ enum Job {
     IrGet,
     /// N evicting inserts of one cache, for an instruction counter
     IrInsert,
+    /// N operations by get_or_insert_with, zipf 0.99, for an instruction counter
+    IrReadThrough,
+    /// N operations by get, then insert after a miss, zipf 0.99, for an instruction counter
+    IrCacheAside,
 }
 
 /// The jobs of `all`.
@@ -82,7 +92,10 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let mut named: Vec<String> = args.peers.iter().filter(|name| *name != "none").cloned().collect();
     // The ir jobs measure the named caches only.
-    if !matches!(args.job, Job::IrGet | Job::IrInsert) {
+    if !matches!(
+        args.job,
+        Job::IrGet | Job::IrInsert | Job::IrReadThrough | Job::IrCacheAside
+    ) {
         named.retain(|name| name != "hotset" && name != "loop");
         named.insert(0, "hotset".to_owned());
     }
@@ -96,7 +109,18 @@ fn main() -> ExitCode {
         Job::Threads => threads(&options),
         Job::Hot => hot(&options),
         Job::Insert => insert(&options),
-        Job::Zipf => zipf(&options),
+        Job::Zipf => {
+            let target = |call, _| if call == Through::ReadThrough { 1.5 } else { 0.0 };
+            return zipf(&options, &[0.99], &[100_000], target);
+        }
+        Job::ZipfAll => {
+            let target = |_, threads| if threads == 1 { 0.9 } else { 1.5 };
+            return zipf(&options, &[0.99, 0.7], &[1_000, 20_000, 100_000, 1_000_000], target);
+        }
+        Job::ZipfRow(row) => {
+            zipf_row(&options, row);
+            return ExitCode::SUCCESS;
+        }
         Job::Many => many(&options),
         Job::Latency => latency(&options),
         Job::Time => time(options.quick),
@@ -104,6 +128,8 @@ fn main() -> ExitCode {
         Job::All => return all(),
         Job::IrGet => ir_get(&options),
         Job::IrInsert => ir_insert(&options),
+        Job::IrReadThrough => ir_zipf(&options, |cache, ids| cache.read_through(ids)),
+        Job::IrCacheAside => ir_zipf(&options, |cache, ids| cache.cache_aside(ids)),
     }
     disturbance();
     ExitCode::SUCCESS
@@ -320,86 +346,161 @@ fn insert(options: &Options) {
     }
 }
 
-fn zipf(options: &Options) {
-    let (keys, capacity) = (1_000_000, 100_000);
+/// What `zipf` and `zipf-all` measure in one process, as a row of the table.
+#[derive(clap::Args, Clone, Copy, PartialEq)]
+struct ZipfRow {
+    #[arg(value_enum)]
+    call: Through,
+    exponent: f64,
+    capacity: usize,
+    threads: usize,
+    target: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Through {
+    ReadThrough,
+    CacheAside,
+}
+
+impl Through {
+    fn call(self) -> Call {
+        match self {
+            Through::ReadThrough => |cache, ids| cache.read_through(ids),
+            Through::CacheAside => |cache, ids| cache.cache_aside(ids),
+        }
+    }
+    fn title(self) -> &'static str {
+        match self {
+            Through::ReadThrough => "get_or_insert_with",
+            Through::CacheAside => "get, then insert",
+        }
+    }
+}
+
+/// Measures reads through a cache, for each exponent and capacity by both calls on 1, 2 and 4
+/// threads.
+///
+/// Each row is measured in a process of its own. In one process the caches of a later row allocate
+/// from what those of the earlier rows left in malloc's free lists, and the same code then differs
+/// by a third from process to process.
+fn zipf(options: &Options, exponents: &[f64], capacities: &[usize], target: fn(Through, usize) -> f64) -> ExitCode {
+    let me = std::env::current_exe().expect("the path of this program");
+    let mut ok = true;
+    for exponent in exponents {
+        for call in [Through::ReadThrough, Through::CacheAside] {
+            let mut header = columns("capacity, threads", options, "hotset / quick_cache");
+            header.extend(["hit ratios, %", "difference", "target", "", "waited"]);
+            let title = format!(
+                "read-through by {}, zipf {exponent}, ten times as many keys as capacity: million operations per second",
+                call.title()
+            );
+            Table::new(&title, &header);
+            for capacity in capacities {
+                for threads in [1, 2, 4] {
+                    let mut command = Command::new(&me);
+                    command
+                        .arg("zipf-row")
+                        .arg(call.to_possible_value().expect("no variant is skipped").get_name());
+                    command.args([exponent.to_string(), capacity.to_string(), threads.to_string()]);
+                    command.arg(target(call, threads).to_string());
+                    command.args(["--peers", &options.caches.join(",")]);
+                    if options.quick {
+                        command.arg("--quick");
+                    }
+                    ok &= run(&mut command);
+                }
+            }
+        }
+    }
+    println!(
+        "\n\"waited\": the share of the measured time for which the threads waited for a processor, where there are \
+         no more threads than processors; above 2% run it again on a quieter machine before believing it."
+    );
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn zipf_row(options: &Options, row: ZipfRow) {
+    let ZipfRow {
+        call,
+        exponent,
+        capacity,
+        threads,
+        target,
+    } = row;
+    let call = call.call();
     let (rounds, time, length) = if options.quick {
         (3, 60, 1 << 20)
     } else {
         (15, 250, 1 << 24)
     };
-    let zipf = Zipf::new(keys, 0.99);
+    let zipf = Zipf::new(10 * capacity, exponent);
     // Long, because a repeated sequence favors caches more than the distribution: its rare keys
     // return.
     let ids = zipf.sequence(length, 17);
     // For the hit ratios of new caches: a sequence per thread to warm up, and one to count.
-    let share = length / 16;
+    let share = (length / 16).max(1 << 19).max(4 * capacity);
     let part = |seed: u64| {
         (0..4)
-            .map(|thread| zipf.sequence(share.max(1 << 19), seed + thread))
+            .map(|thread| zipf.sequence(share, seed + thread))
             .collect::<Vec<_>>()
     };
     let (warm, counted) = (part(101), part(201));
-    let calls: [(&str, Call, bool); 2] = [
-        ("get_or_insert_with", |cache, ids| cache.read_through(ids), true),
-        ("get, then insert", |cache, ids| cache.cache_aside(ids), false),
-    ];
-    for (name, call, judged) in calls {
-        let mut header = columns("threads", options, "hotset / quick_cache");
-        header.extend(["hit ratios, %", "difference", "target", ""]);
-        let title = format!("read-through by {name}, 1M keys, zipf 0.99, capacity 100k: million operations per second");
-        let table = Table::new(&title, &header);
-        for threads in [1, 2, 4] {
-            let build = || {
-                options
-                    .caches
-                    .iter()
-                    .map(|name| peers::build(name, capacity))
-                    .collect::<Vec<_>>()
-            };
-            let caches = build();
-            for cache in &caches {
-                warm.iter().for_each(|ids| {
-                    call(&**cache, ids);
-                });
-            }
-            // Each thread starts in its own part, and continues in the next round where it stopped.
-            let at: Vec<Vec<AtomicUsize>> = caches
-                .iter()
-                .map(|_| {
-                    (0..threads)
-                        .map(|thread| AtomicUsize::new(length / CHUNK * thread / threads))
-                        .collect()
-                })
-                .collect();
-            let results = interleave(rounds, caches.len(), |i, _| {
-                let cache = &*caches[i];
-                let (speed, _) = throughput(threads, Duration::from_millis(time), 64, CHUNK, |thread, _| {
-                    call(cache, piece(&ids, at[i][thread].fetch_add(1, Ordering::Relaxed)))
-                });
-                speed / 1e6
-            });
-            drop(caches);
-            let hits: Vec<f64> = build()
-                .iter()
-                .map(|cache| 100.0 * hit_ratio(&**cache, call, &warm, &counted, threads))
-                .collect();
-            let mut cells = vec![threads.to_string()];
-            cells.extend(results.iter().map(|r| format!("{:.2}", median(r))));
-            let (mut speed, mut kept) = (vec![String::from("-"); 3], vec![String::from("-"); 3]);
-            if let Some(at) = options.caches.iter().position(|n| n == RIVAL) {
-                let target = if judged { Target::AtLeast(1.5) } else { Target::None };
-                let ratio = Ratio::of(&results[0], &results[at]);
-                speed = vec![ratio.to_string(), target.text(), target.verdict(ratio.median).into()];
-                let target = Target::AtLeast(0.0);
-                let more = hits[0] - hits[at];
-                kept = vec![format!("**{more:+.2}**"), target.text(), target.verdict(more).into()];
-            }
-            cells.extend(speed);
-            cells.push(hits.iter().map(|h| format!("{h:.2}")).collect::<Vec<_>>().join(" / "));
-            cells.extend(kept);
-            table.row(&cells);
-        }
+    let build = || {
+        options
+            .caches
+            .iter()
+            .map(|name| peers::build(name, capacity))
+            .collect::<Vec<_>>()
+    };
+    let caches = build();
+    for cache in &caches {
+        warm.iter().for_each(|ids| {
+            call(&**cache, ids);
+        });
     }
+    // Each thread starts in its own part, and continues in the next round where it stopped.
+    let at: Vec<Vec<AtomicUsize>> = caches
+        .iter()
+        .map(|_| {
+            (0..threads)
+                .map(|thread| AtomicUsize::new(length / CHUNK * thread / threads))
+                .collect()
+        })
+        .collect();
+    let results = interleave(rounds, caches.len(), |i, _| {
+        let cache = &*caches[i];
+        let (speed, _) = throughput(threads, Duration::from_millis(time), 64, CHUNK, |thread, _| {
+            call(cache, piece(&ids, at[i][thread].fetch_add(1, Ordering::Relaxed)))
+        });
+        speed / 1e6
+    });
+    drop(caches);
+    let hits: Vec<f64> = build()
+        .iter()
+        .map(|cache| 100.0 * hit_ratio(&**cache, call, &warm, &counted, threads))
+        .collect();
+    let mut cells = vec![format!("{capacity}, {threads}")];
+    cells.extend(results.iter().map(|r| format!("{:.2}", median(r))));
+    let (mut speed, mut kept) = (vec![String::from("-"); 3], vec![String::from("-"); 3]);
+    if let Some(at) = options.caches.iter().position(|n| n == RIVAL) {
+        // 0 stands for no target.
+        let target = if target > 0.0 {
+            Target::AtLeast(target)
+        } else {
+            Target::None
+        };
+        let ratio = Ratio::of(&results[0], &results[at]);
+        speed = vec![ratio.to_string(), target.text(), target.verdict(ratio.median).into()];
+        let target = Target::AtLeast(0.0);
+        let more = hits[0] - hits[at];
+        kept = vec![format!("**{more:+.2}**"), target.text(), target.verdict(more).into()];
+    }
+    cells.extend(speed);
+    cells.push(hits.iter().map(|h| format!("{h:.2}")).collect::<Vec<_>>().join(" / "));
+    cells.extend(kept);
+    cells.push(waited().map_or("-".into(), |share| format!("{:.1}%", 100.0 * share)));
+    Table.row(&cells);
 }
 
 type Call = fn(&dyn Subject, &[u32]) -> u64;
@@ -562,5 +663,21 @@ fn ir_insert(options: &Options) {
         let cache = peers::build(name, n);
         cache.insert_new(1, 3 * n as u64);
         cache.insert_new(3 * n as u64 + 1, options.ops);
+    }
+}
+
+/// Reads through a cache of 100k entries, zipf 0.99 over a million keys, by `call`. For an
+/// instruction count it runs with N and with 2N operations.
+fn ir_zipf(options: &Options, call: Call) {
+    // As many ids whatever N is, so that the difference of two runs has no drawing in it.
+    let ids = Zipf::new(1_000_000, 0.99).sequence(1 << 22, 17);
+    for name in &options.caches {
+        let cache = peers::build(name, 100_000);
+        let mut left = options.ops as usize;
+        while left > 0 {
+            let part = left.min(ids.len());
+            call(&*cache, &ids[..part]);
+            left -= part;
+        }
     }
 }

@@ -20,7 +20,7 @@ from django.test import RequestFactory, override_settings
 from servers import wait_until
 
 from hotset.django import TieredCache, _tier
-from hotset.tier2 import _many, _operations
+from hotset.tier2 import _many, _run
 
 # --- Instances and keys.
 
@@ -339,7 +339,7 @@ def test_many_keys_are_one_request(backend, monkeypatch):
         each.set("known", 1)
         each.get_many(["known", "absent"])
     sent = []
-    send = _operations.send
+    send = _run.send
     monkeypatch.setattr(_many, "send", lambda session, need: sent.append(1) or send(session, need))
     data = {f"key{n}": n for n in range(100)}
     assert cache.set_many(data) == []

@@ -4,7 +4,10 @@ All native methods take their arguments by position. Durations are in seconds (f
 stands for no limit.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import CodeType
 from typing import Any, Self, final
 
 __version__: str
@@ -139,7 +142,9 @@ class LoadSession:
         """Inserts all entries whose keys are absent, and returns their number."""
 
 def after_fork() -> None:
-    """Drops the loads of other threads. Called by the module itself in children after a fork."""
+    """Drops the loads of other threads, and has the child make its own stats file. Called by the
+    module itself in children after a fork.
+    """
 
 def seal(memo: type["Memo"] | type["BoundMemo"], /) -> None:
     """Makes the type immutable, so that the interpreter specializes calls of its methods.
@@ -154,6 +159,28 @@ def check_loads(check: Callable[[int, bool], object], /) -> None:
     Args:
         check: Called with the load's number, and whether the thread has waited already.
     """
+
+def describe_process(program: str, clear: Callable[[list[int]], object], /) -> None:
+    """Describes the process in its stats file. Called once.
+
+    Args:
+        program: The name of the program.
+        clear: Called with a list of numbers of caches: clears these.
+    """
+
+def enable_stats_file(directory: str | os.PathLike[str], /) -> None:
+    """Keeps the stats file of this process in a directory.
+
+    Args:
+        directory: The directory, which must exist.
+
+    Raises:
+        OSError: The directory does not exist, or cannot be written to.
+        ValueError: Other users can replace files in it, or the file is in another one.
+    """
+
+def stats_file_path() -> Path | None:
+    """Returns the path of this process's stats file, or None."""
 
 def sync_clock(now: int, /) -> None:
     """Compares the caches' clock with that of the second tier.
@@ -260,8 +287,8 @@ class Memo:
         """Returns the counters by name, after pending maintenance.
 
         They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
-        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
-        hits, misses and stale_hits count from the last clear, as those of functools do.
+        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
+        capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
     def totals(self) -> dict[str, Any]:
@@ -275,6 +302,16 @@ class Memo:
 
     def invalidate_loads(self) -> None:
         """Invalidates all loads in progress: their results are not stored, nor returned later."""
+
+    def publish(self, name: str, /) -> tuple[int, str | None]:
+        """Puts the cache into the process's stats file, under `name`.
+
+        Returns:
+            Its number there, and a warning or None.
+        """
+
+    def show_tier2(self, namespace: "Namespace", /) -> None:
+        """Has the stats file show the counters of the second tier as well."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
         """Restricts hits, and the joining of loads, to the time while the second tier is trusted.
@@ -562,8 +599,8 @@ class Cache:
         """Returns the counters by name, after pending maintenance.
 
         They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
-        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
-        hits, misses and stale_hits count from the last clear, as those of functools do.
+        rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
+        capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
     def advise(self) -> dict[str, Any]:
@@ -584,6 +621,16 @@ class Cache:
 
     def invalidate_loads(self) -> None:
         """Invalidates all loads in progress: their results are not stored, nor returned later."""
+
+    def publish(self, name: str, /) -> tuple[int, str | None]:
+        """Puts the cache into the process's stats file, under `name`.
+
+        Returns:
+            Its number there, and a warning or None.
+        """
+
+    def show_tier2(self, namespace: "Namespace", /) -> None:
+        """Has the stats file show the counters of the second tier as well."""
 
     def set_trust(self, tier: "Tier2 | None", /) -> None:
         """Restricts hits, and the joining of loads, to the time while the second tier is trusted.
@@ -1041,3 +1088,75 @@ class Operation:
     by that mark until keep_until."""
     UNCONFIRMED: int
     """Journalled (DIRECT: unknown). `strict` raises."""
+
+@final
+class CallSampler:
+    """Counts the calls of functions, and passes some of them to Python. One at a time is active.
+
+    Args:
+        decide: Called with a code object; returns (kind, bytecode, keep): 0 for a plain function,
+            1 for a generator, 2 for a coroutine, -1 for code that is not counted; and whether to
+            keep that answer.
+        plan: Called with the index of a function; returns the number of calls to observe, or minus
+            the number of calls to count only.
+        begin: Called with the index of a function at the beginning of an observed call; returns
+            whether to call `end` for it.
+        end: Called with the index, whether the call raised, and its result; returns whether the
+            frame is that of an observed call.
+        disable: What a callback returns to turn off its event.
+    """
+
+    def __new__(
+        cls,
+        decide: Callable[[CodeType], tuple[int, bytes, bool]],
+        plan: Callable[[int], int],
+        begin: Callable[[int], bool],
+        end: Callable[[int, bool, Any], bool],
+        disable: object,
+    ) -> Self: ...
+    def start(self) -> list[Callable[..., Any]]:
+        """Starts the recording, and returns the callbacks for PY_START, PY_RETURN and PY_UNWIND."""
+
+    def stop(self) -> None:
+        """Stops the recording."""
+
+    def attach(self) -> None:
+        """Sets the profile function of the calling thread (Python 3.11 only)."""
+
+    def detach(self) -> None:
+        """Removes the profile function of the calling thread."""
+
+    def codes(self) -> list[CodeType]:
+        """Returns the code objects of all counted functions, by index."""
+
+    def calls(self) -> list[int]:
+        """Returns the number of calls of each function, by index."""
+
+    def in_progress(self, index: int) -> int:
+        """Returns how many observed calls of a function are in progress.
+
+        Args:
+            index: The index of the function.
+        """
+
+    def set_returns(self, index: int, on: bool) -> None:
+        """Declares whether the interpreter reports returns of a function.
+
+        Args:
+            index: The index of the function.
+            on: Whether it does.
+        """
+
+    def set_own(self, index: int, nanoseconds: int) -> None:
+        """Sets the mean time of a call of a function without its callees.
+
+        Args:
+            index: The index of the function.
+            nanoseconds: The time.
+        """
+
+    def skipped(self) -> int:
+        """Returns the nanoseconds of the calls on this thread that were counted only, estimated."""
+
+    def find_by_frame(self) -> None:
+        """Has Python find observed calls by their frames, as greenlets require."""

@@ -9,6 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import ReferenceType, WeakValueDictionary, ref
 
+from hotset._publish import publish
 from hotset._stats import Stats
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def register(name: object, cache: Any) -> None:
         _all[next(_numbers)] = cache
         if name is not None:
             _named[name] = ref(cache, partial(_forget, name))
+    if name is not None:
+        publish(name, cache)
 
 
 def list_named(name: str, cache: Any) -> None:
@@ -74,6 +77,7 @@ def list_named(name: str, cache: Any) -> None:
     """
     with _lock:
         _named[name] = ref(cache, partial(_forget, name))
+    publish(name, cache)
 
 
 def _forget(name: str, reference: ReferenceType[Any]) -> None:

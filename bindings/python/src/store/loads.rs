@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use std::array;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The number of buckets of [`LoadTable::buckets`].
 pub(crate) const LOAD_BUCKETS: usize = hotset::LoadBuckets::BOUNDS.len() + 1;
@@ -29,7 +29,8 @@ struct InFlight {
     /// Whether the key has been changed: the result is returned to callers, but not stored.
     invalidated: bool,
     shared: Option<Arc<SharedLoad>>,
-    begun: Instant,
+    /// In ticks of `raw::ticks`.
+    begun: u64,
 }
 
 /// The next number of a load in this process.
@@ -198,7 +199,7 @@ impl LoadTable {
                     fork: fork_count(),
                     invalidated: false,
                     shared: None,
-                    begun: Instant::now(),
+                    begun: raw::ticks(),
                 };
                 let (hash, invalidations) = (load.hash, self.invalidations.get(Ordering::Relaxed));
                 table.insert_unique(hash, load, |load| load.hash);
@@ -280,7 +281,7 @@ impl LoadTable {
         if let Some(shared) = &load.shared {
             Python::attach(|py| shared.complete(py, outcome));
         }
-        let nanos = load.begun.elapsed().as_nanos() as u64;
+        let nanos = raw::ticks_to_nanos(raw::ticks().saturating_sub(load.begun));
         self.time.add(nanos);
         self.buckets[raw::load_bucket(nanos)].increment(Ordering::Relaxed);
         if !matches!(outcome, Outcome::Value(_)) {

@@ -10,6 +10,7 @@ pub(crate) mod loads;
 pub(crate) mod options;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) mod owners;
+pub(crate) mod publish;
 pub(crate) mod snapshot;
 mod stats;
 #[cfg(Py_GIL_DISABLED)]
@@ -31,6 +32,7 @@ use hotset::{BuildError, Ttl, raw};
 use key::{ExceptQuery, Found, IdentityHasher, Key, KeyQuery, MatchesKey, Search, Value};
 use loads::{AbandonOnDrop, LoadRole, LoadTable, LoadToken};
 use options::Options;
+use publish::Published;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -51,6 +53,8 @@ thread_local! {
 }
 
 pub(crate) struct Store {
+    /// The first field, so that it is dropped before the others, which the stats file reads.
+    published: Published,
     cache: Cache,
     hooks: Arc<Hooks>,
     pub(crate) loads: LoadTable,
@@ -129,6 +133,7 @@ impl Store {
         }
         let built = builder.jitter(options.jitter).build();
         Ok(Self {
+            published: Published::default(),
             cache: built.map_err(build_error)?,
             hooks,
             loads: LoadTable::default(),

@@ -42,10 +42,9 @@ impl Store {
     fn counts(&self) -> Counts {
         let stats = self.cache.stats();
         let (loads, failures, waits) = self.loads.counts();
-        let no_misses = self.repeated_searches.get(Ordering::Relaxed) + self.joined_misses.get(Ordering::Relaxed);
         let named = [
             stats.hits,
-            stats.misses.saturating_sub(no_misses),
+            stats.misses.saturating_sub(self.uncounted_misses()),
             stats.stale_hits,
             stats.insertions,
             stats.evictions,
@@ -61,6 +60,11 @@ impl Store {
             named,
             load_buckets: self.loads.buckets(),
         }
+    }
+
+    /// Returns the number of the engine's misses that are none to users.
+    pub(super) fn uncounted_misses(&self) -> u64 {
+        self.repeated_searches.get(Ordering::Relaxed) + self.joined_misses.get(Ordering::Relaxed)
     }
 
     /// Resets hits, misses and stale hits.

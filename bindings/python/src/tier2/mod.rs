@@ -377,7 +377,7 @@ impl PyTier {
 
 /// One cache on a Tier2: its settings, its generations and its counters.
 #[pyclass(frozen, module = "hotset._hotset")]
-pub(crate) struct Namespace(tier2::Namespace);
+pub(crate) struct Namespace(pub(crate) tier2::Namespace);
 
 /// Tags in the form of the core.
 struct Tags<'py>(Vec<Bound<'py, PyBytes>>);

@@ -437,3 +437,16 @@ def test_counters_go_on_when_the_first_tier_is_cleared(server, cache):
     server.ask("FLUSHALL")
     wait_until(lambda: one.get("a") is None, what="the flush")
     assert one.stats()["tier1"]["hits"] >= hits
+
+
+def test_named_caches_include_it_and_clear_all_does_not_clear_it(server, cache):
+    prices = cache(server, name="listed")
+    assert hotset.caches()["listed"] is prices and hotset.stats()["listed"].capacity == 1024
+    # Reading its counters connects to no server.
+    assert prices.__hotset_tier2__() == {}
+    prices.get_or_load("tea", lambda key: 3.2)
+    assert hotset.stats()["listed"].misses == 1
+    counters = prices.__hotset_tier2__()
+    assert (counters["misses"], counters["loads"], counters["fills"]) == (1, 1, 1)
+    hotset.clear_all()
+    assert cache(server, name="listed").get("tea") == 3.2

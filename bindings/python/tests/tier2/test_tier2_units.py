@@ -16,7 +16,7 @@ from hotset.tier2._errors import Failed
 from hotset.tier2._keys import KeyTextError, arguments_of, hashed, quote_name, text_of, unquote_name
 from hotset.tier2._payload import COMPRESSED, NAMED, SIGNED, NotEncodable, PayloadCodec, PayloadError
 from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, Push, ServerError, bulk_strings, encode, quick_reply
-from hotset.tier2._session import tag_of
+from hotset.tier2._topology import tag_of
 
 # --- Replies.
 

@@ -18,8 +18,9 @@ from hotset.tier2._client import connect
 from hotset.tier2._clock import now
 from hotset.tier2._commands import kind_of_error, kind_of_failure
 from hotset.tier2._errors import Failed
-from hotset.tier2._operations import maintain, run
+from hotset.tier2._operations import maintain
 from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, Push, ServerError, encode
+from hotset.tier2._run import run
 
 if TYPE_CHECKING:
     from hotset.tier2._session import Session
@@ -57,8 +58,8 @@ class Tracking:
 
     def __init__(self, session: "Session", number: int) -> None:
         options = session.options
-        located = session.locate(number)
-        self._socket = connect(session.settings, located, options.timeout, options.connect_timeout)
+        located = session.topology.locate(number)
+        self._socket = connect(session.topology.settings, located, options.timeout, options.connect_timeout)
         self._parser = Parser()
         self._socket.settimeout(options.timeout)
         try:
@@ -215,7 +216,7 @@ class BusThread:
         try:
             while not self._is_stopped:
                 try:
-                    self._session.follow_topology()
+                    self._session.topology.follow_topology()
                     self._perform(self._core.background(self._number, now()))
                 except Exception:
                     # For example, a listener of the first tier raises. An action may be undone:
@@ -308,7 +309,7 @@ class BusThread:
         session.give_back(node, connection)
         if isinstance(reply, ServerError):
             if reply.code == "MOVED":
-                session.moved(reply, node)
+                session.topology.moved(reply, node)
             self._core.canary_failed(node, number, kind_of_error(reply), now())
         else:
             self._core.canary_written(node, number, connection.epoch, now())

@@ -16,9 +16,10 @@ from hotset.tier2 import _many, _reads
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
 from hotset.tier2._keys import quote_name
-from hotset.tier2._operations import Call, Outcome, Steps, drive, run, run_async
+from hotset.tier2._operations import Call, Outcome, Steps, drive
 from hotset.tier2._payload import NotEncodable, PayloadCodec
 from hotset.tier2._resp import ServerError
+from hotset.tier2._run import run, run_async
 from hotset.tier2._server import Redis
 from hotset.tier2._settings import lifetime, space_settings
 from hotset.tier2._space import Space
@@ -70,6 +71,10 @@ class MappingTier:
     def set_trust(self, core: Any) -> None:
         """Restricts hits to the time while the core is trusted."""
         self._cache.set_trust(core)
+
+    def show_tier2(self, namespace: Any) -> None:
+        """Has the process's stats file show the counters of the second tier as well."""
+        self._cache.show_tier2(namespace)
 
     def hits(self) -> int:
         """Returns the number of hits."""
@@ -423,7 +428,7 @@ class TieredCache(Generic[K, V]):
         _check_delta(delta)
         session, namespace = self._space.native()
         name = self._space.counter_of((key,), {})
-        number = session.node_of(name)
+        number = session.topology.node_of(name)
         call = Call(self._space, (key,), {}, None)
         milliseconds = 0 if ttl is None else max(1, lifetime(ttl) // 1_000_000)
         call.direct = _reads.count_commands(name, delta, milliseconds)
@@ -583,7 +588,7 @@ class TieredCache(Generic[K, V]):
         all_steps: dict[int, Steps] = {}
         for at, key in enumerate(dict.fromkeys(keys)):
             name, full_key = self._space.key_of((key,), {})
-            op = namespace.remove(name, session.node_of(name), now())
+            op = namespace.remove(name, session.topology.node_of(name), now())
             all_steps[at] = drive(session, Call(self._space, (key,), {}, full_key), op)
         return session, all_steps
 
@@ -591,7 +596,7 @@ class TieredCache(Generic[K, V]):
         are_confirmed = all([outcome.is_confirmed for outcome in outcomes.values()])
         session = self._space.native()[0]
         if not are_confirmed:
-            for number in session.numbers:
+            for number in session.topology.numbers:
                 session.wake_bus(number)
         session.waiters.wake_all()
         return are_confirmed

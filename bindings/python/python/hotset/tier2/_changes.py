@@ -12,10 +12,11 @@ from hotset.tier2 import _many
 from hotset.tier2._clock import now
 from hotset.tier2._commands import Script
 from hotset.tier2._errors import Unavailable
-from hotset.tier2._operations import NO_END, Call, Need, Outcome, Steps, drive, run, run_async
+from hotset.tier2._operations import NO_END, Call, Need, Outcome, Steps, drive
 from hotset.tier2._payload import NotEncodable
 from hotset.tier2._reads import node_of_async
 from hotset.tier2._resp import Command
+from hotset.tier2._run import run, run_async
 from hotset.tier2._session import Session
 from hotset.tier2._space import Space
 
@@ -51,7 +52,7 @@ class _Target:
     @property
     def number(self) -> int:
         """The number of the server that has the key, as far as is known."""
-        return self.session.node_of(self.name)
+        return self.session.topology.node_of(self.name)
 
     def read(self) -> tuple[Call, Any, Steps]:
         """Returns a read: the call, the core's operation, and the steps that drive it."""

@@ -32,10 +32,10 @@ def check(server: "Redis") -> dict[str, Any]:
         Unavailable: A server cannot be reached, or lacks a requirement.
     """
     session = server.session
-    session.node_of(b"")
+    session.topology.node_of(b"")
     found: dict[str, Any] = {}
-    for number in session.numbers:
-        host, port = session.address_of(number)
+    for number in session.topology.numbers:
+        host, port = session.topology.address_of(number)
         try:
             found[f"{host}:{port}" if port else host] = _check_node(session, number)
         except Failed as failed:

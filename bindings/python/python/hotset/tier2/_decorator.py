@@ -133,6 +133,10 @@ class MemoTier:
         """Restricts hits to the time while the core is trusted."""
         self._memo.set_trust(core)
 
+    def show_tier2(self, namespace: Any) -> None:
+        """Has the process's stats file show the counters of the second tier as well."""
+        self._memo.show_tier2(namespace)
+
     def hits(self) -> int:
         """Returns the number of hits."""
         hits: int = self._memo.stats()["hits"]

@@ -8,25 +8,9 @@ from hotset._hotset import MISSING
 from hotset.tier2._clock import now
 from hotset.tier2._commands import Abilities, kind_of_failure, pack
 from hotset.tier2._errors import Failed
-from hotset.tier2._operations import (
-    Background,
-    Call,
-    Load,
-    Need,
-    Outcome,
-    Probe,
-    Raised,
-    Send,
-    Steps,
-    Wait,
-    check_not_within,
-    drive,
-    send,
-    send_async,
-    wait,
-    wait_async,
-)
+from hotset.tier2._operations import Background, Call, Load, Need, Outcome, Probe, Raised, Send, Steps, Wait, drive
 from hotset.tier2._resp import Command
+from hotset.tier2._run import check_not_within, send, send_async, wait, wait_async
 from hotset.tier2._session import Session
 from hotset.tier2._space import Space
 
@@ -235,13 +219,13 @@ class Reading:
         if loads:
             for name, _ in self._names:
                 check_not_within(name)
-        node_of, when = session.node_of, now()
+        node_of, when = session.topology.node_of, now()
         self._ops: dict[int, Any] = {}
         self._reads: Any = None
         self._replies: list[bytes | None] = []
         self._is_unreached = False
         self.number = node_of(self._names[0][0])
-        if session.is_cluster or len(keys) < 2:
+        if session.topology.is_cluster or len(keys) < 2:
             self._ops = {at: namespace.read(name, node_of(name), when, loads, tags) for at, (name, _) in enumerate(self._names)}
             return
         reads = namespace.read_many([name for name, _ in self._names], self.number, when, loads, tags)

@@ -12,9 +12,10 @@ from hotset.tier2._commands import GET, Script, get_command, kind_of_failure
 from hotset.tier2._errors import Failed
 from hotset.tier2._keys import quote_name
 from hotset.tier2._many import run_many, run_many_async
-from hotset.tier2._operations import HIT, Call, Outcome, Steps, check_not_within, drive, open_payload, run, run_async
+from hotset.tier2._operations import HIT, Call, Outcome, Steps, drive, open_payload
 from hotset.tier2._payload import NotEncodable, PayloadError
 from hotset.tier2._resp import Command
+from hotset.tier2._run import check_not_within, run, run_async
 from hotset.tier2._session import Session
 from hotset.tier2._space import Space
 
@@ -69,7 +70,7 @@ def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | N
     key, full_key = space.key_of(args, kwargs)
     if loader is not None:
         check_not_within(key)
-    number = session.node_of(key)
+    number = session.topology.node_of(key)
     op = namespace.read(key, number, now(), loader is not None, tag_names(tags) if tags else ())
     call = Call(space, args, kwargs, full_key)
     if op.action == GET:
@@ -128,9 +129,9 @@ async def node_of_async(session: Session, key: bytes) -> int:
         session: The session of this process.
         key: The key.
     """
-    if session.needs_discovery and not session.discovers_fast:
-        await asyncio.get_running_loop().run_in_executor(None, session.discover)
-    return session.node_of(key)
+    if session.topology.needs_discovery and not session.topology.discovers_fast:
+        await asyncio.get_running_loop().run_in_executor(None, session.topology.discover)
+    return session.topology.node_of(key)
 
 
 # --- Writes.
@@ -187,7 +188,7 @@ def write(space: Space, args: Args, kwargs: Kwargs, value: Any, ttl: int, tags: 
     """
     session, namespace = space.native()
     key, call, is_encoded = _write_call(space, args, kwargs, value)
-    number = session.node_of(key)
+    number = session.topology.node_of(key)
     if not is_encoded:
         remove(space, args, kwargs)
         _keep_here(space, call, ttl)
@@ -257,7 +258,7 @@ class Writing:
                 yield steps
                 steps, size = {}, len(call.value[1])
             self._calls[at] = name, call
-            op = self._namespace.write(name, self.session.node_of(name), now(), self._ttl, self._tags)
+            op = self._namespace.write(name, self.session.topology.node_of(name), now(), self._ttl, self._tags)
             steps[at] = drive(self.session, call, op)
         if steps:
             yield steps
@@ -270,7 +271,7 @@ class Writing:
         """
         for at, outcome in outcomes.items():
             name, call = self._calls.pop(at)
-            self.session.wake_bus_if_unconfirmed(self.session.node_of(name), outcome.is_confirmed)
+            self.session.wake_bus_if_unconfirmed(self.session.topology.node_of(name), outcome.is_confirmed)
             if not _end_write(call, outcome):
                 self.unconfirmed.append(at)
 
@@ -372,7 +373,7 @@ def operate(space: Space, args: Args, kwargs: Kwargs, begin: Begin) -> Outcome:
     """
     session, namespace = space.native()
     key, full_key = space.key_of(args, kwargs)
-    number = session.node_of(key)
+    number = session.topology.node_of(key)
     outcome = run(session, drive(session, Call(space, args, kwargs, full_key), begin(namespace, key, number)))
     session.wake_bus_if_unconfirmed(number, outcome.is_confirmed)
     session.waiters.wake(key)
@@ -456,11 +457,11 @@ def _bumps(space: Space, tag: str | None) -> tuple[Session, dict[int, Steps], li
     """Returns the operations that bump all generations of a cache, or of a tag, and their servers.
     """
     session, namespace = space.native()
-    session.node_of(b"")
+    session.topology.node_of(b"")
     name = None if tag is None else quote_name(tag)
     keys = space.generation_keys(session)
     namespace.set_generations(keys)
-    numbers = [session.node_of(key) for key in keys]
+    numbers = [session.topology.node_of(key) for key in keys]
     steps = {
         group: drive(session, Call(space, (), {}, None, is_whole=True), namespace.bump(name, group, number, now()))
         for group, number in enumerate(numbers)

@@ -10,7 +10,7 @@ from hotset._hotset import sync_clock
 from hotset.tier2._clock import now
 from hotset.tier2._keys import Arguments, KeyTextError, LONGEST, arguments_of, hashed, quote_name, text_of
 from hotset.tier2._payload import PayloadCodec
-from hotset.tier2._session import SLOTS, tag_of
+from hotset.tier2._topology import SLOTS, tag_of
 
 if TYPE_CHECKING:
     from hotset.tier2._server import Redis
@@ -74,6 +74,13 @@ class FirstTier(Protocol):
 
         Args:
             core: The core.
+        """
+
+    def show_tier2(self, namespace: Any) -> None:
+        """Has the process's stats file show the counters of the second tier as well.
+
+        Args:
+            namespace: The core's `Namespace`.
         """
 
     def hits(self) -> int:
@@ -197,9 +204,10 @@ class Space:
                 self.first.clear()
             sync_clock(now())
             self.first.set_trust(session.core)
+            self.first.show_tier2(namespace)
             native = session, namespace
             session.add_space(self._stem, self)
-            session.on_new_node(lambda _: namespace.set_generations(self.generation_keys(session)))
+            session.topology.on_new_node(lambda _: namespace.set_generations(self.generation_keys(session)))
             self._native = native
         session.start()
         return native
@@ -226,7 +234,7 @@ class Space:
         Args:
             session: The session of this process.
         """
-        tags = [tag_of(slot) for slot in range(0, SLOTS, SLOTS // _GROUPS)] if session.is_cluster else [b""]
+        tags = [tag_of(slot) for slot in range(0, SLOTS, SLOTS // _GROUPS)] if session.topology.is_cluster else [b""]
         return [b"%b:g%b:%b" % (session.prefix, tag, self.quoted_name) for tag in tags]
 
     def stats(self, first: dict[str, Any]) -> dict[str, Any]:
