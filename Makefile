@@ -41,14 +41,16 @@ MIRI := cargo +nightly miri test
 TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
 # The environment of `build-python` with the newest interpreter.
 NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
+# The recipes of metrics for Rust, a crate with dependencies of its own.
+METRICS := examples/metrics
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
-.PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
+.PHONY: help test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
         bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        tools-redis tools-wrk tools-prometheus test-metrics test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
+        tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,19 +78,20 @@ fmt-check: ## The format of every source file
 	$(CARGO) fmt --manifest-path $(FUZZ) --check
 	$(CARGO) fmt --manifest-path $(PYTHON) --check
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml --check
+	$(CARGO) fmt --manifest-path $(METRICS)/Cargo.toml --check
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,serde,tier2 -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,metrics,serde,tier2 -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 $(CARGO) clippy --manifest-path $(PYTHON) --target-dir target/python/clippy -- -D warnings
 
 test-default: ## The tests, the features async, serde and tier2 included
-	$(CARGO) test --workspace --features async,serde,tier2
+	$(CARGO) test --workspace --features async,metrics,serde,tier2
 
 # Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
 	test "$$($(CARGO) tree -p hotset --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
-	for feature in async crossbeam huge-pages serde snapshot stats-file tier2; do \
+	for feature in async crossbeam huge-pages metrics serde snapshot stats-file tier2; do \
 		$(CARGO) clippy -p hotset --no-default-features --features $$feature -- -D warnings || exit 1; \
 	done
 	$(CARGO) clippy -p hotset --all-targets --no-default-features -- -D warnings
@@ -99,8 +102,8 @@ MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml).0
 test-msrv: export CARGO_TARGET_DIR = target/msrv
 test-msrv: ## Check the crate, its tests and the C library with the oldest supported compiler (rustup installs it)
 	rustup toolchain install $(MSRV) --profile minimal
-	cargo +$(MSRV) check --workspace --all-targets --features async,serde,tier2
-	cargo +$(MSRV) check --features async,crossbeam,serde,tier2
+	cargo +$(MSRV) check --workspace --all-targets --features async,metrics,serde,tier2
+	cargo +$(MSRV) check --features async,crossbeam,metrics,serde,tier2
 	cargo +$(MSRV) check --no-default-features
 	cargo +$(MSRV) test --lib
 
@@ -167,6 +170,11 @@ test-redis-clients: tools-redis build-python ## The tests of the second tier wit
 bench-tier2: tools-redis build-python ## The second tier beside redis-py, its client-side cache, and GET and SET by hand (ARGS=--quick)
 	$(NEWEST_PYTHON) bindings/python/bench_tier2.py $(ARGS)
 
+# Not in `test`: it installs a browser.
+test-screens: build-python ## The dashboard in headless Chromium (Debian; installed if it is missing), light and dark, wide and narrow; pictures in target/screens (ARGS=--docs: those of the pages, too)
+	$(call need,chromium,chromium)
+	$(NEWEST_PYTHON) bindings/python/screens.py target/screens $(ARGS)
+
 # Not in `test`: it fetches the suites of others.
 test-peers: build-python ## The tests of cachetools and async-lru, unmodified, on hotset through adapters, on the newest interpreter at hand
 	bindings/python/peers/run.sh
@@ -196,7 +204,7 @@ test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
 
 doc: ## The documentation, without a warning
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,serde,tier2
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,metrics,serde,tier2
 
 # The environment of the loom targets and of asan; a target directory each, so that they undo no
 # other build.
@@ -247,6 +255,11 @@ examples: ## Run the other example programs
 	$(CARGO) run --release --example rate_limiter
 	$(CARGO) run --release --example session_store
 	$(CARGO) run --release --example stampede
+
+test-metrics-rust: ## The recipes of examples/metrics: clippy, tests, and their text as Prometheus' promtool parses it
+	CARGO_TARGET_DIR=target/metrics $(CARGO) clippy --locked --manifest-path $(METRICS)/Cargo.toml --all-targets -- -D warnings
+	CARGO_TARGET_DIR=target/metrics $(CARGO) test --locked --manifest-path $(METRICS)/Cargo.toml
+	$(METRICS)/check.sh target/metrics
 
 # DESTDIR stages the files of PREFIX, for packagers. Run as root after `make build-c`, install
 # compiles nothing.
@@ -387,6 +400,7 @@ fmt: ## Format every source file
 	$(CARGO) fmt --manifest-path $(FUZZ)
 	$(CARGO) fmt --manifest-path $(PYTHON)
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml
+	$(CARGO) fmt --manifest-path $(METRICS)/Cargo.toml
 
 tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
 	$(VALGRIND)

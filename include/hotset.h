@@ -589,6 +589,20 @@ typedef struct {
 } hotset_stats_data;
 
 /**
+ * A cache and its name in metrics, for hotset_metrics.
+ */
+typedef struct {
+    /**
+     * Value of the label "cache": any text in UTF-8. Bytes that are not UTF-8 are replaced.
+     */
+    const char *name;
+    /**
+     * The cache.
+     */
+    hotset_cache *cache;
+} hotset_named_cache;
+
+/**
  * Progress of hotset_save: called every few hundred kilobytes, and at the end, with `done` equal
  * to `total`. Runs on the saving thread, under no lock.
  */
@@ -1067,6 +1081,9 @@ hotset_status hotset_run_pending(hotset_cache *cache);
  * stats file is in that directory; if it cannot be created there, one warning is written to
  * stderr.
  *
+ * Another process of the same user may request that the cache is cleared, which happens in a call
+ * on any named cache. So on_removal and the destructor of a named cache must close no named cache.
+ *
  * @return HOTSET_OK; HOTSET_INVALID if the name is not UTF-8; HOTSET_NO_MEMORY.
  */
 hotset_status hotset_set_name(hotset_cache *cache, const char *name);
@@ -1085,6 +1102,27 @@ hotset_status hotset_set_name(hotset_cache *cache, const char *name);
  * file is in another directory; HOTSET_NO_MEMORY.
  */
 hotset_status hotset_stats_file(const char *directory);
+
+/**
+ * Writes the statistics of `n` caches to `buffer`, as text in Prometheus' exposition format, and a
+ * NUL. Each metric is described once, and has a series for each cache, with the label "cache".
+ *
+ * An HTTP server answers a scrape with the text, as "text/plain; version=0.0.4". The metrics are
+ * those of the Rust and Python packages: hotset_cache_requests_total, and so on. Allocates no
+ * memory. Later texts may be longer, since counts grow: leave some room.
+ *
+ * @param caches The caches, with names that differ.
+ * @param buffer May be NULL if `capacity` is 0.
+ * @param len Becomes the length of the text without the NUL, also if the buffer is too small.
+ * @return HOTSET_OK; HOTSET_BUFFER_TOO_SMALL if `capacity` is not greater than `*len`: then the
+ * buffer has an empty text; HOTSET_INVALID, also for a name that is NULL or occurs twice. After
+ * other failures `*len` is 0.
+ */
+hotset_status hotset_metrics(const hotset_named_cache *caches,
+                             size_t n,
+                             char *buffer,
+                             size_t capacity,
+                             size_t *len);
 
 /* ----------------------------------------------------------------------------------------------
  * 8. Snapshots: a file for the next process to begin warm

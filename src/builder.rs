@@ -462,6 +462,10 @@ where
     /// # Examples
     ///
     /// See [`stats_file`](crate::stats_file).
+    ///
+    /// # Concurrency
+    ///
+    /// The drop of the last handle waits for a thread that is rewriting the file.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         #[cfg(unix)]
         {

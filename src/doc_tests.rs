@@ -9,6 +9,10 @@ struct HowToExpire;
 #[doc = include_str!("../docs/how-to/load-once.md")]
 struct HowToLoadOnce;
 
+#[cfg(feature = "metrics")]
+#[doc = include_str!("../docs/how-to/metrics-rust.md")]
+struct HowToMetricsRust;
+
 #[doc = include_str!("../docs/how-to/refresh-ahead.md")]
 struct HowToRefreshAhead;
 

@@ -56,6 +56,9 @@ mod loading;
 mod lookup;
 mod map;
 mod metric_table;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 mod negative;
 mod policy;
 mod prim;

@@ -174,7 +174,7 @@ fn role() {
                 for number in 0..4u64 {
                     let shared = shared.clone();
                     scope.spawn(move || {
-                        for round in 0..2000 {
+                        for round in 0..500 {
                             shared.insert(round, number);
                             rewrite();
                             drop(named(&format!("{number} {round}")));

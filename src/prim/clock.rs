@@ -403,8 +403,11 @@ mod model {
                 let ticks = self.counter();
                 self.last.record(ticks, self.counter())
             });
-            assert!(now + MAX_AGE > begun, "at most so late: {now} at {begun}");
-            assert!(now <= self.counter(), "nothing is of the future");
+            assert!(
+                now + MAX_AGE > begun,
+                "the time is older than MAX_AGE: {now} at {begun}"
+            );
+            assert!(now <= self.counter(), "the time is in the future");
             now
         }
     }
@@ -424,12 +427,15 @@ mod model {
             let other = case.clone();
             let other = loom::thread::spawn(move || {
                 let first = other.nanos();
-                assert!(first <= other.nanos(), "it does not go back");
+                assert!(first <= other.nanos(), "time does not go back");
                 other.told.store(other.nanos(), Ordering::Release);
             });
             let (first, told) = (case.nanos(), case.told.load(Ordering::Acquire));
             let second = case.nanos();
-            assert!(first.max(told) <= second, "it goes back for nobody who could know");
+            assert!(
+                first.max(told) <= second,
+                "the time is no earlier than one that this thread knows of"
+            );
             other.join().unwrap();
             assert!(second <= case.nanos());
         });

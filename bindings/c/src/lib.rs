@@ -30,6 +30,7 @@ mod fork;
 mod iter;
 mod load;
 mod memory;
+mod metrics;
 mod options;
 mod read;
 mod reply;

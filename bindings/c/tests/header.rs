@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// The modules with the header's types and functions, in the order of its sections.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "types",
     "cache",
     "basic",
@@ -16,6 +16,7 @@ const SOURCES: [&str; 13] = [
     "iter",
     "admin",
     "stats_file",
+    "metrics",
     "snapshot",
     "strings",
 ];

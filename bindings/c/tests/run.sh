@@ -64,6 +64,23 @@ the_quickstarts() {
     echo "quickstarts: ok"
 }
 
+# Prometheus' own tool reads the metrics of hostile names, and those of the example.
+the_exposition() {
+    sed -n '/^```c$/,/^```$/p' "$root/docs/how-to/metrics-c.md" | sed '/^```/d' >"$work/page.c"
+    cc -std=c11 "${warnings[@]}" -I"$root/include" "$work/page.c" -o "$work/page" "$work/$soname"
+    [ "$("$work/page" | grep -c '^hotset_cache_entries{cache="\(pages\|users\)"} 0$')" = 2 ] || fail "the C of docs/how-to/metrics-c.md"
+    cc -std=c11 "${warnings[@]}" -I"$root/include" "$root/examples/c/metrics.c" -o "$work/example" "$work/$soname"
+    "$work/example" >"$work/text" || fail "examples/c/metrics.c"
+    grep -q '^hotset_cache_requests_total{cache="pages",result="hit"} 6$' "$work/text" || fail "the example printed: $(cat "$work/text")"
+    if command -v promtool >/dev/null; then
+        promtool check metrics <"$work/text" || fail "promtool: examples/c/metrics.c"
+        "$work/metrics" print | promtool check metrics || fail "promtool: hostile names"
+        echo "exposition: ok"
+    else
+        echo "exposition: not checked, promtool is missing (Debian: prometheus)"
+    fi
+}
+
 the_exchange() {
     "$work/snapshot" write "$work/by-c" || fail "snapshot write"
     HOTSET_BY_C=$work/by-c HOTSET_BY_RUST=$work/by-rust \
@@ -99,10 +116,11 @@ plain)
     the_header
     the_symbols
     the_quickstarts
-    for name in api callbacks cancel fork threads memory no_memory snapshot stats_file; do
+    for name in api callbacks cancel fork metrics threads memory no_memory snapshot stats_file; do
         build "$name" -ldl
         "$work/$name" || fail "$name"
     done
+    the_exposition
     the_exchange
     the_stats_file
     ;;
@@ -110,8 +128,9 @@ valgrind)
     # (cancel and no_memory have a malloc of their own.) A thread that has just ended may still have
     # its stack: "possibly lost".
     check=(valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9)
-    for name in api callbacks fork threads snapshot stats_file; do build "$name"; done
+    for name in api callbacks fork metrics threads snapshot stats_file; do build "$name"; done
     "${check[@]}" "$work/stats_file" || fail stats_file
+    "${check[@]}" "$work/metrics" || fail metrics
     "${check[@]}" "$work/api" || fail api
     "${check[@]}" "$work/callbacks" || fail callbacks
     "${check[@]}" "$work/snapshot" || fail snapshot
@@ -121,8 +140,9 @@ valgrind)
 asan)
     # To the sanitizer, refused memory is an error of its own, unless this option allows it.
     export ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=65536
-    for name in api callbacks fork threads snapshot stats_file; do build "$name" -fsanitize=address; done
+    for name in api callbacks fork metrics threads snapshot stats_file; do build "$name" -fsanitize=address; done
     "$work/stats_file" || fail stats_file
+    "$work/metrics" || fail metrics
     "$work/api" || fail api
     "$work/callbacks" || fail callbacks
     "$work/snapshot" || fail snapshot

@@ -116,8 +116,8 @@ macro_rules! cache_methods {
 Returns the counters by name, after pending maintenance.
 
 They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
-rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and capacity.
-hits, misses and stale_hits count from the last clear, as those of functools do.
+rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
+capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
 ";
             c"totals" => $crate::cache_methods::totals::<$this>, 0..=0, c"totals($self, /)
 --

@@ -288,8 +288,7 @@ class Memo:
 
         They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
         rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
-        capacity.
-        hits, misses and stale_hits count from the last clear, as those of functools do.
+        capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
     def totals(self) -> dict[str, Any]:
@@ -600,8 +599,7 @@ class Cache:
 
         They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
         rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
-        capacity.
-        hits, misses and stale_hits count from the last clear, as those of functools do.
+        capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
         """
 
     def totals(self) -> dict[str, Any]:

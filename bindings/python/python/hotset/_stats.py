@@ -118,9 +118,9 @@ class Stats(NamedTuple):
         evicted_weight: The weight of the entries that `evictions` counts; their number without a
             weigher.
         load_buckets: The durations of all loads, as pairs of an upper bound in seconds and the
-            number of loads that were not longer than it, but longer than the bound before: 1, 2.5
-            and 5 in each power of ten from 10 microseconds to 100 seconds, then `math.inf`. The
-            numbers are not cumulative.
+            number of loads that were not longer than it, but longer than the bound before. The
+            bounds are 1, 2.5 and 5 in each power of ten from 10 microseconds to 100 seconds, then
+            `math.inf`.
 
     Example:
         >>> import hotset
