@@ -211,13 +211,27 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn advise(&self) -> Option<Advice> {
         let profiler = self.profiler.as_ref()?;
         let figures = profiler.flush().figures();
+        Some(figures.advice(self.truth(profiler)))
+    }
+
+    /// Returns the advice without the optimum, and without the samples that are buffered, if there
+    /// is no doubt about it. Waits for no thread: while one simulates, there is none.
+    #[cfg(all(feature = "stats-file", unix))]
+    pub(crate) fn curve(&self) -> Option<Advice> {
+        let profiler = self.profiler.as_ref()?;
+        let figures = try_lock(&profiler.simulation)?.counters();
+        let advice = figures.advice(self.truth(profiler));
+        advice.doubt.is_none().then_some(advice)
+    }
+
+    fn truth(&self, profiler: &Profiler) -> Truth {
         let (hits, misses, _) = self.thread_states.lookups();
         let since = |count: u64, before: &AtomicU64| count.saturating_sub(before.load(Ordering::Relaxed));
-        Some(figures.advice(Truth {
+        Truth {
             hits: since(hits, &profiler.hits_before),
             lookups: since(hits + misses, &profiler.lookups_before),
             entry_bytes: self.shape.size::<K, V>() as u64 + TABLE_BYTES,
-        }))
+        }
     }
 
     /// Removes all keys from the simulation.
