@@ -1,8 +1,9 @@
 //! The samples that a profiled cache takes of its own lookups and changes.
 //!
 //! Keys whose hash is below [`Profiler::bound`] are sampled. The [`Simulation`] is sequential, so
-//! samples wait in buffers until a thread that filled one finds the simulation free. No thread waits for another one: a sample that finds
-//! its buffer taken, or full while another thread simulates, is dropped and counted.
+//! samples wait in buffers until a thread that filled one finds the simulation free. No thread
+//! waits for another one: a sample that finds its buffer taken, or full while another thread
+//! simulates, is dropped and counted.
 //!
 //! The buffers are the profile's own, since a ring carries events of entries, and a thread that
 //! only reads has none.
@@ -182,8 +183,8 @@ impl<K, V> Engine<K, V> {
         self.sample(hash, now, what, guard);
     }
 
-    /// Marks a hit in a profiled cache, or one of an eager policy. A sampled entry never reaches the
-    /// cache's hit limit, so each of its hits comes here; others reach it with the first one.
+    /// Marks a hit in a profiled cache, or one of an eager policy. A sampled entry never reaches
+    /// the cache's hit limit, so each of its hits comes here; others reach it with the first one.
     #[cold]
     #[inline(never)]
     pub(super) fn hit_examined(&self, found: NonNull<super::Header>, guard: &Guard) {
