@@ -46,8 +46,8 @@ METRICS := examples/metrics
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
-.PHONY: help build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
-        bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+.PHONY: help test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
+        bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
@@ -169,6 +169,11 @@ test-redis-clients: tools-redis build-python ## The tests of the second tier wit
 
 bench-tier2: tools-redis build-python ## The second tier beside redis-py, its client-side cache, and GET and SET by hand (ARGS=--quick)
 	$(NEWEST_PYTHON) bindings/python/bench_tier2.py $(ARGS)
+
+# Not in `test`: it installs a browser.
+test-screens: build-python ## The dashboard in headless Chromium (Debian; installed if it is missing), light and dark, wide and narrow; pictures in target/screens (ARGS=--docs: those of the pages, too)
+	$(call need,chromium,chromium)
+	$(NEWEST_PYTHON) bindings/python/screens.py target/screens $(ARGS)
 
 # Not in `test`: it fetches the suites of others.
 test-peers: build-python ## The tests of cachetools and async-lru, unmodified, on hotset through adapters, on the newest interpreter at hand
@@ -305,6 +310,9 @@ bench-snapshot: ## What saving and loading costs, beside std::fs and an eager lo
 
 bench-threads: ## What threads that ended, and a long reader, cost an insertion
 	$(CARGO) bench --bench threads
+
+bench-profile: ## What a profile costs: throughput and memory at 100,000 entries
+	$(CARGO) bench --bench profile
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel

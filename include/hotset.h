@@ -1081,6 +1081,9 @@ hotset_status hotset_run_pending(hotset_cache *cache);
  * stats file is in that directory; if it cannot be created there, one warning is written to
  * stderr.
  *
+ * Another process of the same user may request that the cache is cleared, which happens in a call
+ * on any named cache. So on_removal and the destructor of a named cache must close no named cache.
+ *
  * @return HOTSET_OK; HOTSET_INVALID if the name is not UTF-8; HOTSET_NO_MEMORY.
  */
 hotset_status hotset_set_name(hotset_cache *cache, const char *name);
@@ -1100,6 +1103,7 @@ hotset_status hotset_set_name(hotset_cache *cache, const char *name);
  */
 hotset_status hotset_stats_file(const char *directory);
 
+/**
  * Writes the statistics of `n` caches to `buffer`, as text in Prometheus' exposition format, and a
  * NUL. Each metric is described once, and has a series for each cache, with the label "cache".
  *

@@ -14,6 +14,7 @@ const UNSAFE: [&str; 36] = [
     "src/engine/thread_state.rs",
     "src/engine/mod.rs",
     "src/engine/loom_tests.rs",
+    "src/engine/profiling.rs",
     "src/engine/overflow.rs",
     "src/engine/snapshot.rs",
     "src/engine/write.rs",

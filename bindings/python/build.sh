@@ -37,7 +37,7 @@ for python in $(interpreters); do
     [ -x "$env/bin/python" ] || "$python" -m venv "$env"
     has "$env" pytest hypothesis flask gunicorn || install "$env" "maturin>=1.9,<2" pytest hypothesis flask gunicorn
     # One by one: some are compiled, and not for every interpreter. Tests without them are skipped.
-    packages=(sqlalchemy==2.1.9 freezegun==1.5.5 time-machine==3.6.0 pydantic==2.14.4)
+    packages=(sqlalchemy==2.1.9 freezegun==1.5.5 time-machine==3.6.0 pydantic==2.14.4 rich==15.0.0)
     greenlets=(greenlet==3.5.6 gevent==26.9.0 eventlet==0.41.3)
     case $name in
     # Their import turns the GIL of a free-threaded interpreter on.

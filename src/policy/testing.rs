@@ -148,7 +148,11 @@ fn exercise(kind: PolicyKind, weighted: bool, capacity: u64, seed: u32, steps: u
                 }
                 live.push(handle);
                 if weight > policy.capacity() {
-                    assert_eq!(out, [(handle, Verdict::Rejected)], "nobody goes for what cannot stay");
+                    assert_eq!(
+                        out,
+                        [(handle, Verdict::Rejected)],
+                        "an entry that cannot fit evicts no other"
+                    );
                 }
             }
             (8..20, Some(at)) => {

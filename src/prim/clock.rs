@@ -182,7 +182,10 @@ mod coarse {
         #[cfg(target_arch = "x86_64")]
         {
             // The vendor, in this order of registers: "GenuineIntel".
-            let leaf = std::arch::x86_64::__cpuid(0);
+            // SAFETY: every x86_64 processor has the instruction. (In later Rust the function is
+            // safe.)
+            #[allow(unused_unsafe)]
+            let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
             [leaf.ebx, leaf.edx, leaf.ecx] == [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -403,8 +406,11 @@ mod model {
                 let ticks = self.counter();
                 self.last.record(ticks, self.counter())
             });
-            assert!(now + MAX_AGE > begun, "at most so late: {now} at {begun}");
-            assert!(now <= self.counter(), "nothing is of the future");
+            assert!(
+                now + MAX_AGE > begun,
+                "the time is older than MAX_AGE: {now} at {begun}"
+            );
+            assert!(now <= self.counter(), "the time is in the future");
             now
         }
     }
@@ -424,12 +430,15 @@ mod model {
             let other = case.clone();
             let other = loom::thread::spawn(move || {
                 let first = other.nanos();
-                assert!(first <= other.nanos(), "it does not go back");
+                assert!(first <= other.nanos(), "time does not go back");
                 other.told.store(other.nanos(), Ordering::Release);
             });
             let (first, told) = (case.nanos(), case.told.load(Ordering::Acquire));
             let second = case.nanos();
-            assert!(first.max(told) <= second, "it goes back for nobody who could know");
+            assert!(
+                first.max(told) <= second,
+                "the time is no earlier than one that this thread knows of"
+            );
             other.join().unwrap();
             assert!(second <= case.nanos());
         });

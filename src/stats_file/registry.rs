@@ -6,7 +6,7 @@
 
 use super::error::{Reason, StatsFileError};
 use super::format::{
-    self, BUCKETS, COUNTERS, Counter, Language, RECORD, SAMPLES, SLOT_HEADER, SlotHeader, TIER2, UNKNOWN,
+    self, BUCKETS, COUNTERS, Counter, Language, POINTS, RECORD, SAMPLES, SLOT_HEADER, SlotHeader, TIER2, UNKNOWN,
 };
 use super::system::{self, PerProcess};
 use super::writer::{Writer, unix_nanos};
@@ -80,6 +80,17 @@ impl Record {
         let mut figures = [UNKNOWN; TIER2];
         figures[..5].copy_from_slice(&[hits, misses, failures, writes, invalidations]);
         self.tier2 = Some(figures);
+    }
+
+    /// Sets the miss-ratio curve: of each point the capacity, the hit ratio from 0 to 1, and the
+    /// bytes. Points beyond the eighth are left out.
+    pub fn set_curve(&mut self, points: impl IntoIterator<Item = (u64, f64, u64)>) {
+        let points = points.into_iter().filter(|point| (0.0..=1.0).contains(&point.1));
+        self.point_count = 0;
+        for point in points.take(POINTS) {
+            self.points[self.point_count] = point;
+            self.point_count += 1;
+        }
     }
 
     /// Writes what every cache knows.

@@ -31,14 +31,13 @@ fn record(id: u64) -> Record {
         entries: 9,
         tier2: Some([1, 2, 3, 4, 5, UNKNOWN, UNKNOWN, UNKNOWN]),
         bucket_count: 2,
-        point_count: 1,
         ..Record::default()
     };
     record.counters = [0; format::COUNTERS].map(|_| id);
     record.counters[Counter::StaleHits as usize] = UNKNOWN;
     record.buckets.0[..2].copy_from_slice(&[1000, UNKNOWN]);
     record.buckets.1[..2].copy_from_slice(&[3, 4]);
-    record.points[0] = (200, 0.5, 4096);
+    record.set_curve([(200, 0.5, 4096), (400, f64::NAN, 0)]);
     record
 }
 
@@ -91,6 +90,7 @@ fn written_file_is_read() {
         pages.load_buckets,
         [(Duration::from_nanos(1000), 3), (Duration::MAX, 4)]
     );
+    assert_eq!(pages.curve.len(), 1, "a ratio that is none is left out");
     assert_eq!((pages.curve[0].capacity, pages.curve[0].hit_ratio), (200, 0.5));
     assert_eq!((pages.samples[0].hits, pages.samples[0].misses), (3, 1));
 }

@@ -73,8 +73,9 @@ pub(crate) fn ready() -> Result<(), Status> {
 #[cold]
 #[inline(never)]
 fn refill() -> Result<(), Status> {
-    // Before the blocks are read: a thread that takes one from now on sets it again. SeqCst, like
-    // the loads below, pairs with `lend`, which takes a block and then sets it.
+    // Before the blocks are read: a thread that takes one from now on sets it again. This store and
+    // the loads below are SeqCst, like the swap and the store of `lend`, in the opposite order: if
+    // this store replaces that of `lend`, the load of the block finds it taken.
     SHORT.store(false, Ordering::SeqCst);
     for (block, size) in RESERVE.iter().zip(sizes()) {
         if !block.load(Ordering::SeqCst).is_null() {
@@ -101,11 +102,12 @@ fn lend(layout: Layout) -> *mut u8 {
     let places = RESERVE.iter().zip(&LENT).zip(sizes());
     for ((block, lent), _) in places.filter(|(_, size)| *size >= layout.size()) {
         // Acquire pairs with the Release in `put_back`: the previous use of the block has ended.
-        let memory = block.swap(ptr::null_mut(), Ordering::AcqRel);
+        // SeqCst, with the store below, pairs with the store and the loads of `refill`.
+        let memory = block.swap(ptr::null_mut(), Ordering::SeqCst);
         if memory.is_null() {
             continue;
         }
-        // After the block is taken. SeqCst pairs with `refill`.
+        // After the block is taken. SeqCst: see the swap.
         SHORT.store(true, Ordering::SeqCst);
         // Counted first, so that the count is never less than the number of lent blocks.
         LENT_COUNT.fetch_add(1, Ordering::Relaxed);

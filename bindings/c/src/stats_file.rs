@@ -44,6 +44,9 @@ fn failed(error: &StatsFileError) -> Status {
 /// stats file is in that directory; if it cannot be created there, one warning is written to
 /// stderr.
 ///
+/// Another process of the same user may request that the cache is cleared, which happens in a call
+/// on any named cache. So on_removal and the destructor of a named cache must close no named cache.
+///
 /// @return HOTSET_OK; HOTSET_INVALID if the name is not UTF-8; HOTSET_NO_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_set_name(cache: *mut hotset_cache, name: *const c_char) -> Status {

@@ -124,6 +124,9 @@ step()
         assert (squares.hits, squares.misses, squares.loads, squares.insertions) == (15, 5, 5, 5)
         assert (squares.capacity, squares.entries, squares.weighted) == (100, 0, False)
         assert squares.load_time > 0
+        assert sum(loads for _, loads in squares.buckets) == 5
+        assert squares.buckets[-1][0] == float("inf")
+        assert (squares.stale_hits, squares.evicted_weight, squares.tier2) == (0, 0, None)
         assert (users.loads, users.load_failures, users.capacity) == (0, 1, 50)
         assert unbounded.capacity is None
         assert len(squares.samples) >= 1

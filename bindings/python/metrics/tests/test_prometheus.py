@@ -109,6 +109,9 @@ def test_names_of_any_text_are_escaped(registry):
         ({"names": "other"}, ValueError, 'names must be "hotset" or "micrometer", not \'other\''),
         ({"labels": {"cache": "a"}}, ValueError, "labels must not have 'cache'"),
         ({"labels": {"result": "a"}}, ValueError, "labels must not have 'result'"),
+        ({"labels": {"a-b": "c"}}, ValueError, "the label 'a-b' is no name of a label"),
+        ({"labels": {"__a": "c"}}, ValueError, "the label '__a' is no name of a label"),
+        ({"labels": {"service": "\udc80"}}, ValueError, "the value of the label 'service' is no text"),
         ({"labels": {"service": 5}}, TypeError, "the label 'service' must be a str, not int"),
         ({"labels": ["service"]}, TypeError, "labels must be a dict"),
     ],
@@ -188,6 +191,37 @@ def test_push_with_names_of_micrometer(tmp_path, directory):
     assert total(directory, "cache_load_duration_seconds", cache="pushed") > 0
     # (What the process held is gone with it.)
     assert not [name for name, _ in collected(directory) if name == "cache_size"]
+
+
+DROPPED = """
+import hotset, hotset.prometheus
+from prometheus_client import generate_latest
+cache = hotset.Cache(10, name="dropped")
+cache["a"] = 1
+cache.get("a")
+hotset.prometheus.push()
+del cache
+hotset.prometheus.push()
+print("--")
+print(generate_latest().decode())
+cache = hotset.Cache(10, name="dropped")
+cache["a"] = 1
+cache.get("a")
+hotset.prometheus.push()
+print("--")
+print(generate_latest().decode())
+"""
+
+
+def test_push_of_a_dropped_cache_sets_its_gauges_to_0(tmp_path):
+    done = run(DROPPED, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, dropped, again = done.stdout.split("--\n")
+    for line in ('hotset_cache_entries{cache="dropped"} 0.0', 'hotset_cache_capacity{cache="dropped"} 0.0'):
+        assert line in dropped
+    assert 'hotset_cache_requests_total{cache="dropped",result="hit"} 1.0' in dropped
+    for line in ('hotset_cache_entries{cache="dropped"} 1.0', 'hotset_cache_requests_total{cache="dropped",result="hit"} 2.0'):
+        assert line in again
 
 
 FORKED = """

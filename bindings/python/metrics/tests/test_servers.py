@@ -126,7 +126,7 @@ def metrics(request):
 
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
-    return HttpResponse(generate_latest(registry), content_type="text/plain; version=0.0.4; charset=utf-8")
+    return HttpResponse(generate_latest(registry), content_type="text/plain; version=0.0.4")
 
 
 def show(request, number):
@@ -237,7 +237,7 @@ def test_opentelemetry_under_gunicorn(tmp_path, directory):
             wait_until(lambda: sum(receiver.sums("hotset.cache.requests").values()) == 200, "for the exporters")
             assert set(receiver.sums("hotset.cache.requests")) == {"hit", "miss"}
             assert receiver.sums("hotset.cache.loads")["success"] == receiver.sums("hotset.cache.requests")["miss"]
-            assert receiver.sums("hotset.cache.capacity") == {"": 20_000}
+            wait_until(lambda: receiver.sums("hotset.cache.capacity") == {"": 20_000}, "for both workers")
             assert receiver.sums("hotset.cache.load.time")[""] > 0
         receiver.shutdown()
         thread.join()

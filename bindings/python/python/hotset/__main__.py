@@ -1,8 +1,9 @@
-"""Runs `python -m hotset`: a comparison with functools, an advisor, or a check of a server.
+"""Runs `python -m hotset`: a comparison with functools, or a tool by its name.
 
 `python -m hotset` prints version and build, and compares hotset with functools on this machine for
-ten seconds. `python -m hotset tier2 URL` reports what a server can do as a second tier, and
-`python -m hotset advise script.py` which functions of a program are worth caching.
+ten seconds. `python -m hotset tier2 URL` reports what a server can do as a second tier,
+`python -m hotset advise script.py` which functions of a program are worth caching, and
+`python -m hotset top` shows the named caches of running processes.
 """
 
 import argparse
@@ -111,7 +112,14 @@ def main() -> None:
 
         advise(sys.argv[2:])
         return
-    description = "compares hotset with functools on this machine; `tier2 URL` checks a server, `advise script.py` finds what to cache"
+    elif sys.argv[1:2] == ["top"]:
+        from hotset._top._command import main as top
+
+        sys.exit(top(sys.argv[2:]))
+    description = (
+        "compares hotset with functools on this machine; `tier2 URL` checks a server, `advise script.py` finds what to cache, "
+        "`top` shows the caches of running processes"
+    )
     parser = argparse.ArgumentParser(prog="python -m hotset", description=description)
     parser.add_argument("--version", action="store_true", help="print version and build only")
     parser.add_argument("--seconds", type=float, default=9.0, help="how long to measure times (%(default)s)")

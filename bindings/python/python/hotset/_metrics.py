@@ -1,8 +1,9 @@
 """What metrics report of the caches of this process, and the names they have in monitoring systems.
 
 `read` returns the figures of all caches that have a name. Counts are those since a cache was
-created: `cache_clear` and `reset_stats` do not restart them. A process that was forked counts from the fork.
-`Increments` makes increments of successive figures. `HOTSET` and `MICROMETER` are tables of names.
+created: `cache_clear` and `reset_stats` do not restart them. A process that was forked counts from
+the fork. `Increments` makes increments of successive figures. `HOTSET` and `MICROMETER` are tables
+of names.
 
 `hotset.prometheus` and `hotset.opentelemetry` are built on it.
 """

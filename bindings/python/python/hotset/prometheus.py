@@ -24,6 +24,7 @@ import atexit
 import glob
 import logging
 import os
+import re
 import threading
 import time
 import warnings
@@ -78,6 +79,10 @@ class _Table:
         for name, value in self.labels.items():
             if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(f"the label {name!r} must be a str, not {type(value).__name__}")
+            if not re.fullmatch("(?!__)[a-zA-Z_][a-zA-Z0-9_]*", name):
+                raise ValueError(f"the label {name!r} is no name of a label: letters, digits and underscores, not two at the beginning")
+            if value != value.encode(errors="replace").decode():
+                raise ValueError(f"the value of the label {name!r} is no text: {value!r}")
 
     def label_names(self, metric: Metric) -> list[str]:
         """Returns the names of the labels of a metric."""
@@ -218,7 +223,8 @@ class _Pusher:
             # (Again when the second tier is used for the first time.)
             series.known, series.writers = len(rises), self._writers(name, rises)
         for write, fields in series.writers:
-            rise = rises[fields[0]] if len(fields) == 1 else sum(rises[field] for field in fields)
+            # (A cache that took the name of another one may have fewer, and a dropped one none.)
+            rise = rises.get(fields[0], 0) if len(fields) == 1 else sum(rises.get(field, 0) for field in fields)
             if rise:
                 write(rise)
         if held != series.held:
@@ -258,7 +264,7 @@ class _Pusher:
                     series.gauges[metric.name].set(0)
         series.held = held
         if held is None:
-            del self._series[name]
+            self._series.pop(name, None)
 
     def push(self) -> None:
         """Writes what was counted since the last call in this process."""
@@ -428,7 +434,7 @@ _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 @final
 class ASGIMiddleware:
-    """Pushes after each request, and when the server shuts down: for uvicorn and other ASGI servers.
+    """Pushes after each request, and at shutdown: for uvicorn and other ASGI servers.
 
     Args:
         app: The application.
