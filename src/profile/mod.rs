@@ -9,8 +9,8 @@
 //! # Corrections
 //!
 //! A few hot keys inside or outside of the sample would move the ratio by ten points. So missing
-//! samples count as hits: the divisor is the number of samples that was to be expected, `R` times
-//! the lookups of the cache (SHARDS-adj, Waldspurger et al., FAST 2015). And the minis provide
+//! samples count as hits: the divisor is the expected number of samples, `R` times the lookups of
+//! the cache (SHARDS-adj, Waldspurger et al., FAST 2015). And the minis provide
 //! differences only: the hit ratio at the cache's own capacity is known exactly.
 //!
 //! # Expiration
