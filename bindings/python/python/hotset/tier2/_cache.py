@@ -194,6 +194,7 @@ class TieredCache(Generic[K, V]):
         """
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             value = self._get(key)
         return default if value is _ABSENT else value
 
@@ -219,6 +220,7 @@ class TieredCache(Generic[K, V]):
         """Behaves like `get`, for asyncio."""
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             value = await self._aget(key)
         return default if value is _ABSENT else value
 
@@ -260,6 +262,7 @@ class TieredCache(Generic[K, V]):
         """
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             given, load = _tags(tags), _with_ttl(partial(loader, key), ttl)
             value = self._local.get_or_load(key, lambda _: _to_local(_reads.read(self._space, (key,), {}, load, given)))
         return cast(V, default if value is _ABSENT else value)
@@ -276,6 +279,7 @@ class TieredCache(Generic[K, V]):
         """Behaves like `get_or_load`, for asyncio: the loader is awaited, in a task of its own."""
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             given, load = _tags(tags), _with_ttl_async(partial(loader, key), ttl)
 
             async def through() -> Any:
