@@ -47,7 +47,7 @@ METRICS := examples/metrics
 SHARD ?= 0/100
 
 .PHONY: help test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
-        bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
@@ -310,6 +310,9 @@ bench-snapshot: ## What saving and loading costs, beside std::fs and an eager lo
 
 bench-threads: ## What threads that ended, and a long reader, cost an insertion
 	$(CARGO) bench --bench threads
+
+bench-profile: ## What a profile costs: throughput and memory at 100,000 entries
+	$(CARGO) bench --bench profile
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel

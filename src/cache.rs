@@ -1,12 +1,13 @@
 //! The cache: its handle, its lookups and its statistics.
 
 use crate::engine::{Deadlines, Engine, Entry, Published, Settings};
-use crate::error::BuildError;
+use crate::error::{AdviseError, BuildError};
 use crate::expiry::Ttl;
 use crate::flight::Flights;
 use crate::map::Header;
 use crate::negative::Failures;
 use crate::prim::sync::Ordering;
+use crate::profile::Advice;
 use crate::reclaim::{FastGuard, Guard};
 use crate::settings::{DefaultHasher, Runner, Weigher};
 use crate::snapshot::SnapshotSlot;
@@ -503,6 +504,49 @@ impl<K, V, S> Cache<K, V, S> {
         self.0.engine.set_capacity(capacity);
     }
 
+    /// Returns the hit ratio that this cache would have at other sizes, and what to do about it.
+    ///
+    /// The cache simulates itself at a quarter, half, 1, 2, 4 and 8 times its capacity, with its
+    /// own policy, over a sample of its keys. A change of the capacity begins a new simulation.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = hotset::Cache::builder().max_entries(500).profile().build()?;
+    /// for n in 0..20_000u32 {
+    ///     cache.get_or_insert_with(n % 800, || n); // a loop over more keys than fit
+    /// }
+    /// let advice = cache.advise()?;
+    /// assert_eq!(advice.doubt, None);
+    /// let double = advice.points.iter().find(|point| point.factor == 2.0).unwrap();
+    /// assert!(double.hit_ratio > 0.95); // 1,000 entries: the loop fits
+    /// assert!(advice.hit_ratio < 0.7);
+    /// assert!(advice.to_string().starts_with("Make it larger: the hit ratio is "));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`AdviseError::NotProfiled`] if the cache was built without
+    /// [`profile`](crate::Builder::profile), and [`AdviseError::NoBound`] if its capacity was set
+    /// to 0 or above 2^28 entries.
+    ///
+    /// # Complexity
+    ///
+    /// Some milliseconds: it replays the last 32,768 lookups of sampled keys.
+    ///
+    /// # Concurrency
+    ///
+    /// Waits for a thread that is simulating. No other call waits for this one.
+    pub fn advise(&self) -> Result<Advice, AdviseError> {
+        if self.0.engine.is_profiled() && !crate::profile::is_bound(self.capacity(), self.0.weigher.is_some()) {
+            return Err(AdviseError::NoBound);
+        }
+        self.0.engine.advise().ok_or(AdviseError::NotProfiled)
+    }
+
     /// Performs all maintenance that is due. Afterwards the weight is within the capacity, and
     /// memory that no reader holds has been freed.
     ///
@@ -566,6 +610,12 @@ impl<K, V, S> Inner<K, V, S> {
                 bounded.then_some(capacity),
             ),
         );
+        if crate::profile::is_bound(capacity, self.weigher.is_some())
+            && let Some(advice) = self.engine.curve()
+        {
+            let points = advice.points.iter();
+            record.set_curve(points.map(|point| (point.capacity, point.hit_ratio, point.bytes)));
+        }
     }
 }
 

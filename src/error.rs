@@ -48,6 +48,9 @@ pub enum BuildError {
     /// room for. So do allocators under MTE, HWASan or LAM, and on Android 11 or newer unless the
     /// application turns tagging off.
     TaggedPointers,
+    /// [`profile`](crate::Builder::profile) for a cache that holds nothing, or has no bound: such a
+    /// cache has no size to compare others with.
+    ProfileWithoutBound,
     /// An expiration setting without a [`clock`](crate::Builder::clock), on a platform that has
     /// none (`wasm32-unknown-unknown`).
     NoClock,
@@ -75,6 +78,7 @@ impl fmt::Display for BuildError {
             Self::TaggedPointers => {
                 "the allocator returns tagged pointers: turn off pointer tagging, or use another allocator"
             }
+            Self::ProfileWithoutBound => "profile needs a bound: set a capacity of at least 1 and at most 2^28 entries",
             Self::NoClock => "no clock on this platform for expiration settings: set one with Builder::clock",
         })
     }
@@ -101,6 +105,27 @@ impl PartialEq for BuildError {
 }
 
 impl Eq for BuildError {}
+
+/// The error of [`Cache::advise`](crate::Cache::advise).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AdviseError {
+    /// The cache was built without [`profile`](crate::Builder::profile).
+    NotProfiled,
+    /// [`set_capacity`](crate::Cache::set_capacity) has set a capacity of 0, or no bound.
+    NoBound,
+}
+
+impl fmt::Display for AdviseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotProfiled => "the cache is not profiled: build it with Builder::profile",
+            Self::NoBound => "the cache has no bound, or holds nothing: set a capacity of at least 1 entry",
+        })
+    }
+}
+
+impl Error for AdviseError {}
 
 /// The error of a load that returned no value.
 ///

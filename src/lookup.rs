@@ -99,8 +99,13 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             Some(Some(found)) => self.record_hit_fast(found, guard).map(Some).ok_or(Some(found)),
             Some(None) => match self.engine.thread_states().near(guard) {
                 // Not in a cache with an expiration: there each call reads the clock, to free what
-                // has expired. Nor beside a snapshot, which may have the entry.
-                Some(local) if !self.engine.time().is_active() && !self.snapshot_slot.is_some() => {
+                // has expired. Nor beside a snapshot, which may have the entry. Nor for a sampled
+                // key.
+                Some(local)
+                    if !self.engine.time().is_active()
+                        && !self.snapshot_slot.is_some()
+                        && !self.engine.samples(hash) =>
+                {
                     local.miss();
                     Ok(None)
                 }
@@ -161,6 +166,9 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
             found = self.restore_on_miss(hash, key, guard).map(|Handle(found)| found);
         }
         self.engine.thread_states().count(guard, found.is_some());
+        if found.is_none() && self.engine.samples(hash) {
+            self.engine.sample_miss(hash, now, guard);
+        }
         let found = found?;
         Some(self.hit(found, now, guard))
     }

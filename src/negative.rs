@@ -69,6 +69,7 @@ impl<K> Failures<K> {
             weighted: false,
             listener: None,
             time,
+            profile: false,
         })?;
         Ok(Self(engine))
     }

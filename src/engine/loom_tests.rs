@@ -228,6 +228,7 @@ fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case);
             weighted: false,
             listener: None,
             time: ExpirySettings::new(TimeSource::System),
+            profile: false,
         };
         let dropped = Arc::new(Count::new(0));
         let case = Arc::new(Case {

@@ -30,6 +30,7 @@ mod loom_tests;
 mod maintenance;
 mod maintenance_lock;
 mod overflow;
+mod profiling;
 mod record;
 mod run_deferred;
 mod sizing;
@@ -61,6 +62,7 @@ use std::ptr::NonNull;
 use entry::Age;
 pub(crate) use entry::{Deadlines, Entry, ExpiryRef, Handle, Shape};
 pub(crate) use expiry::ExpirySettings;
+pub(crate) use profiling::Profiler;
 #[cfg(feature = "snapshot")]
 pub(crate) use snapshot::Listed;
 
@@ -74,6 +76,7 @@ pub(crate) struct Settings<K, V> {
     pub(crate) weighted: bool,
     pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) time: ExpirySettings<K, V>,
+    pub(crate) profile: bool,
 }
 
 /// A hit limit above that of any policy, so that every hit is examined.
@@ -93,6 +96,11 @@ pub(crate) struct Engine<K, V> {
     hit_limit: AtomicU8,
     /// Whether the policy must be called for every hit.
     eager_hits: bool,
+    /// Whether hits below the hit limit need more than a mark: those of an eager policy, and in a
+    /// profiled cache.
+    examines_hits: bool,
+    /// Whether arrivals need more than an event: in a weighted or a profiled cache.
+    examines_arrivals: bool,
     /// The policy's own hit limit.
     policy_hit_limit: u8,
     listener: Option<Listener<K, V>>,
@@ -100,6 +108,7 @@ pub(crate) struct Engine<K, V> {
     /// The weight of the evicted entries as of the last maintenance, which writes it in weighted
     /// caches only. Not in [`Published`]: it would fill another pair of cache lines.
     evicted_weight: AtomicU64,
+    profiler: Option<Box<Profiler>>,
     // Fields that maintenance writes are on cache lines of their own.
     work: Padded<Work>,
     _owns: std::marker::PhantomData<Entry<K, V>>,
@@ -151,6 +160,16 @@ impl<K, V> Engine<K, V> {
         let drops = std::mem::needs_drop::<Entry<K, V>>();
         let core = Core::new((settings.policy, settings.capacity), shape, listened, drops, slots);
         let published = Published::default();
+        let profiler = settings.profile.then(|| {
+            let idle = settings.time.time_to_idle;
+            Box::new(Profiler::new(
+                settings.policy,
+                settings.capacity,
+                settings.weighted,
+                idle,
+            ))
+        });
+        let profiled = profiler.is_some();
         Ok(Self {
             domain,
             map,
@@ -159,13 +178,17 @@ impl<K, V> Engine<K, V> {
             hit_limit: AtomicU8::new(if shape.timed {
                 COUNT_ALL_HITS
             } else {
-                core.policy.hit_limit()
+                // In a profiled cache, only entries that are not sampled reach the limit.
+                core.policy.hit_limit() + u8::from(profiled)
             }),
             eager_hits: core.policy.eager_hits(),
+            examines_hits: core.policy.eager_hits() || profiled,
+            examines_arrivals: settings.weighted || profiled,
             policy_hit_limit: core.policy.hit_limit(),
             listener: settings.listener,
             time: settings.time,
             evicted_weight: AtomicU64::new(0),
+            profiler,
             work: Padded(Work {
                 lock: MaintenanceLock::new(),
                 core: UnsafeCell::new(core),
@@ -334,7 +357,7 @@ impl<K, V> Engine<K, V> {
         let header = unsafe { Handle(found).header() };
         let hits = header.hits();
         if hits < self.hit_limit.load(Ordering::Relaxed) {
-            if self.eager_hits || self.time.is_active() {
+            if self.examines_hits || self.time.is_active() {
                 return false;
             }
             header.set_hits(hits.saturating_add(1));
@@ -344,9 +367,9 @@ impl<K, V> Engine<K, V> {
 
     /// Records a hit for the policy, immediately if the policy is eager.
     #[inline(always)]
-    pub(crate) fn hit(&self, found: NonNull<Header>, _guard: &Guard) {
-        if self.eager_hits {
-            return self.hit_eagerly(Handle(found));
+    pub(crate) fn hit(&self, found: NonNull<Header>, guard: &Guard) {
+        if self.examines_hits {
+            return self.hit_examined(found, guard);
         }
         // SAFETY: found under the guard, so alive while it lives.
         let header = unsafe { Handle(found).header() };

@@ -23,6 +23,15 @@ impl<K, V> Engine<K, V> {
     /// lock holder makes progress. So memory is bounded, and no event is lost.
     #[inline(never)]
     pub(super) fn record(&self, event: Event, guard: Guard) {
+        if self.profiler.is_some() {
+            self.sample_event(event, &guard);
+        }
+        self.record_sampled(event, guard);
+    }
+
+    /// Same as [`record`](Self::record), for an event that the profile knows.
+    #[inline(always)]
+    fn record_sampled(&self, event: Event, guard: Guard) {
         let Some(writer) = self.thread_states.writer(&guard) else {
             return self.record_without_room(event, || false, guard);
         };
@@ -51,7 +60,7 @@ impl<K, V> Engine<K, V> {
     /// expiration.
     #[inline(always)]
     pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
-        let plain = !self.shape.weighted && !self.time.is_active();
+        let plain = !self.examines_arrivals && !self.time.is_active();
         match self.thread_states.near_writer(&guard) {
             Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
                 Some(waiting) if waiting < self.thread_states.drain_limits.batch.load(Ordering::Relaxed) => {}
@@ -120,7 +129,7 @@ impl<K, V> Engine<K, V> {
                 let deferred = self.maintain(held, &guard, Rings::All, |core| core.apply(event));
                 self.run_deferred(deferred, guard);
             }
-            Ok(Waited::Done) => self.record(event, guard),
+            Ok(Waited::Done) => self.record_sampled(event, guard),
             Ok(Waited::NoProgress) if self.thread_states.overflow.push(event.pack()) => self.note_deadline(event),
             Ok(Waited::NoProgress) => {
                 let deferred = self.with_core(&guard, |core| core.apply(event));

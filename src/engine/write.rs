@@ -170,6 +170,7 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn clear(&self) {
         let mut panics = Panics::default();
         panics.catch(|| self.retain(|_| false));
+        self.clear_profile();
         panics.catch(|| self.fit_table(true));
         panics.resume();
     }

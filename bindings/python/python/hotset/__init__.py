@@ -20,6 +20,7 @@ Example:
 import os
 from typing import TYPE_CHECKING
 
+from hotset._advice import Advice
 from hotset._cached import cached
 from hotset._hotset import KEEP, MISSING, SnapshotError, WithTtl, __version__, after_fork
 from hotset._lru import cache, lru_cache
@@ -53,6 +54,7 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "KEEP",
     "MISSING",
+    "Advice",
     "Cache",
     "CacheInfo",
     "SnapshotError",

@@ -491,6 +491,7 @@ class Cache:
         max_weight: int | None = None,
         on_removal: Callable[[Any, Any, str], object] | None = None,  # on_removal(key, value, cause)
         negative_ttl: float | None = None,
+        profile: bool = False,
         timer: Callable[[], float] | None = None,
     ) -> Self: ...
     def __getitem__(self, key: Any, /) -> Any: ...
@@ -603,6 +604,13 @@ class Cache:
         They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
         rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
         capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
+        """
+
+    def advise(self) -> dict[str, Any]:
+        """Returns the fields of `hotset.Advice` by name.
+
+        Raises:
+            RuntimeError: The cache is not profiled, or has no bound.
         """
 
     def totals(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, cast, overload
 
 from hotset import _async_loads, _hotset, _snapshot
+from hotset._advice import Advice, advice_of
 from hotset._codecs import CodecName, Schema, Serializer, codec_of, codecs_for_load, codec_for_save
 from hotset._hotset import KEEP
 from hotset._registry import register
@@ -71,12 +72,13 @@ def settings_of(
     on_removal: Any = None,
     negative_ttl: Any = None,
     timer: Any = None,
+    profile: Any = False,
 ) -> dict[str, Any]:
     """Returns the settings of a `Cache`, validated, with their defaults.
 
     Args:
         maxsize, policy, ttl, tti, jitter: As of `Cache`.
-        weigher, max_weight, on_removal, negative_ttl, timer: As of `Cache`.
+        weigher, max_weight, on_removal, negative_ttl, timer, profile: As of `Cache`.
 
     Returns:
         The settings by name.
@@ -85,7 +87,9 @@ def settings_of(
         TypeError: A setting is of the wrong type.
         ValueError: A setting is out of its range, or conflicts with another one.
     """
-    return checked_settings(
+    if not isinstance(profile, bool):
+        raise TypeError(f"profile must be a bool, not {type(profile).__name__}")
+    shared = checked_settings(
         maxsize=maxsize,
         policy=policy,
         ttl=ttl,
@@ -97,6 +101,7 @@ def settings_of(
         negative_ttl=negative_ttl,
         timer=timer,
     )
+    return {**shared, "profile": profile}
 
 
 class Cache(_hotset.Cache, MutableMapping[K, V]):
@@ -125,6 +130,8 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         negative_ttl: Seconds for which an exception of a loader is cached and raised again, as a
             copy each time.
         timer: Called in place of the system's monotonic clock, for tests; returns seconds.
+        profile: Whether the cache simulates itself at other sizes, for `advise()`. Needs a bound of
+            at least 1.
         name: The name of the cache in `hotset.caches()`.
 
     Raises:
@@ -167,6 +174,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         on_removal: Callable[[K, V, Cause], object] | None = None,
         negative_ttl: Seconds | None = None,
         timer: Callable[[], float] | None = None,
+        profile: bool = False,
         name: str | None = None,
     ) -> Self:
         settings = settings_of(
@@ -180,6 +188,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
             on_removal=on_removal,
             negative_ttl=negative_ttl,
             timer=timer,
+            profile=profile,
         )
         self = super().__new__(cls, **{**settings, "weigher": weigher_of(settings["weigher"])})
         self._settings = settings
@@ -708,6 +717,32 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
 
     def __hotset_totals__(self) -> Stats:
         return stats_of(super().totals(), self._settings)
+
+    def advise(self) -> Advice:  # type: ignore[override]  # the native part's, with names
+        """Returns the hit ratio that this cache would have at other sizes, and what to do about it.
+
+        The cache must have been created with `profile=True`. It simulates itself at a quarter,
+        half, 1, 2, 4 and 8 times its capacity, with its own policy, over a sample of its keys.
+        `resize` begins a new simulation.
+
+        Returns:
+            The advice. `str(advice)` is a sentence for a person.
+
+        Raises:
+            RuntimeError: The cache is not profiled, or was resized to 0.
+
+        Example:
+            >>> import hotset
+            >>> squares: hotset.Cache[int, int] = hotset.Cache(500, profile=True)
+            >>> for n in range(20_000):  # a loop over more keys than fit
+            ...     _ = squares.get_or_load(n % 800, lambda n: n * n)
+            >>> advice = squares.advise()
+            >>> print(str(advice)[:22])
+            Make it larger: the hi
+            >>> [point.capacity for point in advice.points]
+            [125, 250, 500, 1000, 2000, 4000]
+        """
+        return advice_of(super().advise())
 
     def reset_stats(self) -> None:
         """Resets all counters to 0. (`clear` resets only hits and misses.)"""

@@ -245,7 +245,7 @@ class _Pusher:
             # (Again when the second tier is used for the first time.)
             series.known, series.writers = len(rises), self._writers(name, rises)
         for write, fields in series.writers:
-            # (A cache that took the name of another one may have fewer, and one that was dropped none.)
+            # (A cache that took the name of another one may have fewer, and a dropped one none.)
             rise = rises.get(fields[0], 0) if len(fields) == 1 else sum(rises.get(field, 0) for field in fields)
             if rise:
                 write(rise)

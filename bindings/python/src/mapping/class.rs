@@ -100,7 +100,7 @@ fn notify(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) ->
     listener.call1((key, value, notice.cause())).map(drop)
 }
 
-const OPTIONS: [&str; 10] = [
+const OPTIONS: [&str; 11] = [
     "maxsize",
     "policy",
     "ttl",
@@ -110,6 +110,7 @@ const OPTIONS: [&str; 10] = [
     "max_weight",
     "on_removal",
     "negative_ttl",
+    "profile",
     "timer",
 ];
 

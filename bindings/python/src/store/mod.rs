@@ -1,5 +1,6 @@
 //! A cache of Python objects on the engine, on which memoized functions and mappings are built.
 
+mod advice;
 pub(crate) mod deferred_drop;
 #[cfg(not(Py_GIL_DISABLED))]
 mod graph;
@@ -126,6 +127,9 @@ impl Store {
         if cfg!(not(Py_GIL_DISABLED)) || options.on_removal.is_some() {
             let hooks = hooks.clone();
             builder = builder.on_removal(move |key, value, cause| hooks.entry_removed(key, value, cause));
+        }
+        if options.profile {
+            builder = builder.profile();
         }
         let built = builder.jitter(options.jitter).build();
         Ok(Self {

@@ -23,6 +23,7 @@ pub(crate) struct Options<'py> {
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) refresher: Option<Bound<'py, PyAny>>,
     pub(crate) timer: Option<Bound<'py, PyAny>>,
+    pub(crate) profile: bool,
     pub(crate) method: bool,
     /// Whether a method's bound is for each instance, and not for all of them together.
     pub(crate) per_instance: bool,
@@ -118,6 +119,7 @@ impl<'py> Options<'py> {
                 "typed" => options.typed = given.is_truthy()?,
                 "single_flight" => options.single_flight = given.is_truthy()?,
                 "per_instance" => options.per_instance = given.is_truthy()?,
+                "profile" => options.profile = given.is_truthy()?,
                 "method" => options.method = given.is_truthy()?,
                 "key" => options.key = Some(callable(name, given)?),
                 "weigher" => options.weigher = Some(callable(name, given)?),
