@@ -610,6 +610,12 @@ impl<K, V, S> Inner<K, V, S> {
                 bounded.then_some(capacity),
             ),
         );
+        if crate::profile::is_bound(capacity, self.weigher.is_some())
+            && let Some(advice) = self.engine.curve()
+        {
+            let points = advice.points.iter();
+            record.set_curve(points.map(|point| (point.capacity, point.hit_ratio, point.bytes)));
+        }
     }
 }
 

@@ -16,6 +16,9 @@ struct HowToLoadOnce;
 #[doc = include_str!("../docs/how-to/metrics-rust.md")]
 struct HowToMetricsRust;
 
+#[doc = include_str!("../docs/how-to/how-big.md")]
+struct HowToHowBig;
+
 #[doc = include_str!("../docs/how-to/refresh-ahead.md")]
 struct HowToRefreshAhead;
 

@@ -157,6 +157,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Reload<K, V, S> {
     /// before it completes, the claim is given back.
     ///
     /// Not an `async fn`, whose future holds its arguments twice.
+    #[expect(clippy::manual_async_fn)]
     pub(crate) fn run_future<F: Future, E>(
         mut self,
         old: V,

@@ -101,7 +101,8 @@ fn links_between_pages_lead_somewhere() {
                 let target = if path.is_empty() {
                     Some(text.clone())
                 } else {
-                    fs::read_to_string(&file).ok()
+                    // (A picture need not be UTF-8.)
+                    (fs::read(&file).ok()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
                 };
                 if target
                     .as_ref()

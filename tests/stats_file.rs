@@ -147,6 +147,13 @@ fn role() {
             }
             step("read");
         }
+        "profile" => {
+            let builder = Cache::<u64, u64>::builder().max_entries(500).profile();
+            let looped = builder.name("looped").build().unwrap();
+            (0..20_000).for_each(|n| _ = looped.get_or_insert_with(n % 800, || n));
+            rewrite();
+            step("looped");
+        }
         "clock" => {
             let builder = Cache::<u64, u64>::builder().max_entries(10);
             let frozen = builder.clock(ManualClock::new()).name("frozen").build().unwrap();
@@ -368,6 +375,20 @@ fn hits_alone_rewrite_the_file() {
     let folder = Folder::new();
     let mut role = Role::start("hits", &folder.0);
     role.step();
+    role.finish();
+}
+
+#[test]
+fn file_holds_the_curve_of_a_profiled_cache() {
+    let folder = Folder::new();
+    let mut role = Role::start("profile", &folder.0);
+    role.step();
+    let process = only(&folder.0);
+    let curve = &cache(&process, "looped").curve;
+    let point = |capacity| curve.iter().find(|point| point.capacity == capacity).unwrap();
+    // A loop over 800 keys: 1,000 entries hold it, 500 do not.
+    assert!(point(1000).hit_ratio > 0.95, "{curve:?}");
+    assert!(point(500).hit_ratio < 0.7, "{curve:?}");
     role.finish();
 }
 

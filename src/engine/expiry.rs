@@ -16,8 +16,8 @@ use std::time::Duration;
 /// time.
 const GRAIN: u64 = 1 << 20;
 
-/// TTLs from this one on (17 seconds, in nanoseconds) are counted from the coarse clock. It is early
-/// by a timer interrupt of the kernel, 10 milliseconds at most.
+/// TTLs from this one on (17 seconds, in nanoseconds) are counted from the coarse clock, which is
+/// early by a timer interrupt of the kernel: 10 milliseconds at most.
 const LONG: u64 = 1 << 34;
 
 /// The expiration settings of a cache, its clock, and the next deadline.

@@ -1,8 +1,9 @@
 //! The samples that a profiled cache takes of its own lookups and changes.
 //!
 //! Keys whose hash is below [`Profiler::bound`] are sampled. The [`Simulation`] is sequential, so
-//! samples wait in buffers until a thread that filled one finds the simulation free. No thread waits for another one: a sample that finds
-//! its buffer taken, or full while another thread simulates, is dropped and counted.
+//! samples wait in buffers until a thread that filled one finds the simulation free. No thread
+//! waits for another one: a sample that finds its buffer taken, or full while another thread
+//! simulates, is dropped and counted.
 //!
 //! The buffers are the profile's own, since a ring carries events of entries, and a thread that
 //! only reads has none.
@@ -182,8 +183,8 @@ impl<K, V> Engine<K, V> {
         self.sample(hash, now, what, guard);
     }
 
-    /// Marks a hit in a profiled cache, or one of an eager policy. A sampled entry never reaches the
-    /// cache's hit limit, so each of its hits comes here; others reach it with the first one.
+    /// Marks a hit in a profiled cache, or one of an eager policy. A sampled entry never reaches
+    /// the cache's hit limit, so each of its hits comes here; others reach it with the first one.
     #[cold]
     #[inline(never)]
     pub(super) fn hit_examined(&self, found: NonNull<super::Header>, guard: &Guard) {
@@ -211,13 +212,27 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn advise(&self) -> Option<Advice> {
         let profiler = self.profiler.as_ref()?;
         let figures = profiler.flush().figures();
+        Some(figures.advice(self.truth(profiler)))
+    }
+
+    /// Returns the advice without the optimum, and without the samples that are buffered, if there
+    /// is no doubt about it. Waits for no thread: while one simulates, there is none.
+    #[cfg(all(feature = "stats-file", unix))]
+    pub(crate) fn curve(&self) -> Option<Advice> {
+        let profiler = self.profiler.as_ref()?;
+        let figures = try_lock(&profiler.simulation)?.counters();
+        let advice = figures.advice(self.truth(profiler));
+        advice.doubt.is_none().then_some(advice)
+    }
+
+    fn truth(&self, profiler: &Profiler) -> Truth {
         let (hits, misses, _) = self.thread_states.lookups();
         let since = |count: u64, before: &AtomicU64| count.saturating_sub(before.load(Ordering::Relaxed));
-        Some(figures.advice(Truth {
+        Truth {
             hits: since(hits, &profiler.hits_before),
             lookups: since(hits + misses, &profiler.lookups_before),
             entry_bytes: self.shape.size::<K, V>() as u64 + TABLE_BYTES,
-        }))
+        }
     }
 
     /// Removes all keys from the simulation.

@@ -182,7 +182,10 @@ mod coarse {
         #[cfg(target_arch = "x86_64")]
         {
             // The vendor, in this order of registers: "GenuineIntel".
-            let leaf = std::arch::x86_64::__cpuid(0);
+            // SAFETY: every x86_64 processor has the instruction. (In later Rust the function is
+            // safe.)
+            #[allow(unused_unsafe)]
+            let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
             [leaf.ebx, leaf.edx, leaf.ecx] == [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
         }
         #[cfg(not(target_arch = "x86_64"))]

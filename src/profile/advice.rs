@@ -6,7 +6,7 @@ use std::fmt;
 
 /// With fewer sampled lookups, differences between sizes are noise.
 const FEW: f64 = 2_000.0;
-/// A mini of fewer entries than this says little.
+/// A mini of fewer entries than this is unreliable.
 const SMALL: u64 = 100;
 /// The share of samples that may be lost.
 const LOST: f64 = 0.05;
@@ -74,8 +74,8 @@ pub struct Advice {
     /// The estimates, from a quarter of the capacity to eight times of it, ascending. Sizes above
     /// 40 million entries are left out.
     pub points: Vec<Point>,
-    /// The hit ratio of a cache without a bound. `None` if there are too many keys to tell them
-    /// apart, and in a cache with an expiration.
+    /// The hit ratio of a cache without a bound. `None` if there are too many keys to
+    /// distinguish, and in a cache with an expiration.
     pub unbounded: Option<f64>,
     /// The capacity that gives 95% of the hits of a cache without a bound, or, where that is not
     /// known, of the largest size in [`points`](Self::points). `None` if no size in `points` does.
@@ -98,7 +98,7 @@ impl Figures {
     pub(crate) fn advice(&self, truth: Truth) -> Advice {
         let ratio = |hits: u64, of: u64| if of == 0 { 0.0 } else { hits as f64 / of as f64 };
         let hit_ratio = ratio(truth.hits, truth.lookups);
-        // The number of samples that was to be expected: see the module's "Corrections".
+        // The expected number of samples: see the module's "Corrections".
         let expected = (truth.lookups as f64 * self.share - self.lost).max(1.0);
         let relative = |hits: f64| (hit_ratio + (hits - self.hits[OWN]) / expected).clamp(0.0, 1.0);
         let mut points: Vec<Point> = Vec::new();

@@ -9,13 +9,13 @@
 //! # Corrections
 //!
 //! A few hot keys inside or outside of the sample would move the ratio by ten points. So missing
-//! samples count as hits: the divisor is the number of samples that was to be expected, `R` times
-//! the lookups of the cache (SHARDS-adj, Waldspurger et al., FAST 2015). And the minis provide
+//! samples count as hits: the divisor is the expected number of samples, `R` times the lookups of
+//! the cache (SHARDS-adj, Waldspurger et al., FAST 2015). And the minis provide
 //! differences only: the hit ratio at the cache's own capacity is known exactly.
 //!
 //! # Expiration
 //!
-//! Entries carry their TTL, since advice that ignores TTLs is too large (Sultan et al., EuroSys
+//! Entries carry their TTL, since advice that ignores TTLs is too large (Sultan et al., `EuroSys`
 //! 2024). Each mini expires its entry by the time at which that mini would have loaded it.
 #![forbid(unsafe_code)]
 
@@ -275,6 +275,15 @@ impl Simulation {
         let mut recent = self.recent.clone();
         recent.rotate_left(self.oldest);
         Figures {
+            recent,
+            ..self.counters()
+        }
+    }
+
+    /// Same as [`figures`](Self::figures), without the last lookups: the advice has no optimum, and
+    /// takes no time.
+    pub(crate) fn counters(&self) -> Figures {
+        Figures {
             kind: self.kind,
             capacity: self.capacity,
             weighted: self.weighted,
@@ -286,7 +295,7 @@ impl Simulation {
             lost: self.lost,
             cold: (!self.seen.is_full()).then_some(self.cold),
             entries: self.minis.each_ref().map(Mini::len),
-            recent,
+            recent: Vec::new(),
         }
     }
 }

@@ -33,7 +33,7 @@ impl Seen {
         f64::from(BITS) / f64::from(unset)
     }
 
-    /// Whether so many bits are set that new keys can no longer be counted well.
+    /// Returns whether too many bits are set to count new keys well.
     pub(crate) fn is_full(&self) -> bool {
         self.set > BITS / 8 * 7
     }

@@ -1,8 +1,9 @@
 /* The stats file: names, the directory, and that rewriting it disturbs no call.
  *
  * Without arguments: a child does the work, and its parent looks at what it leaves behind. With
- * "serve": names a cache, prints a line and waits for the end of its input, for a reader of another
- * language. */
+ * "alone": the same without a fork of a process that has caches, since the child leaks what it
+ * inherits. With "serve": names a cache, prints a line and waits for the end of its input, for a
+ * reader of another language. */
 #include "check.h"
 #include <dirent.h>
 #include <errno.h>
@@ -73,7 +74,26 @@ static void *reads(void *arg) {
     return NULL; /* not reached */
 }
 
-static void work(void) {
+static void child_of_a_fork(hotset_cache *cache) {
+    /* A child opens caches of its own, which are in a file of its own. */
+    char path[512];
+    int status;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK(hotset_set_name(cache, "inherited") == HOTSET_FORKED);
+        hotset_cache *own = open_cache();
+        CHECK(hotset_set_name(own, "own") == HOTSET_OK);
+        CHECK(hotset_put(own, "key", 3, "value", 5) == HOTSET_OK);
+        while (files(path) < 2) CHECK(hotset_put(own, "key", 3, "value", 5) == HOTSET_OK);
+        CHECK(hotset_close(own) == HOTSET_OK);
+        exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+    CHECK(files(path) == 1); /* the child has removed its own */
+}
+
+static void work(int alone) {
     char path[512], missing[600];
     struct stat found;
     void *result;
@@ -106,21 +126,7 @@ static void work(void) {
     CHECK(hotset_close(other) == HOTSET_OK);
     CHECK(hotset_set_name(other, "closed") == HOTSET_CLOSED);
 
-    /* A child opens caches of its own, which are in a file of its own. */
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        CHECK(hotset_set_name(cache, "inherited") == HOTSET_FORKED);
-        hotset_cache *own = open_cache();
-        CHECK(hotset_set_name(own, "own") == HOTSET_OK);
-        CHECK(hotset_put(own, "key", 3, "value", 5) == HOTSET_OK);
-        while (files(path) < 2) CHECK(hotset_put(own, "key", 3, "value", 5) == HOTSET_OK);
-        CHECK(hotset_close(own) == HOTSET_OK);
-        exit(0);
-    }
-    int status;
-    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
-    CHECK(files(path) == 1); /* the child has removed its own */
+    if (!alone) child_of_a_fork(cache);
     CHECK(hotset_close(cache) == HOTSET_OK);
 }
 
@@ -140,7 +146,7 @@ int main(int argc, char **argv) {
     CHECK(mkdtemp(directory) != NULL);
     pid_t pid = fork();
     if (pid == 0) {
-        work();
+        work(argc > 1);
         exit(0);
     }
     CHECK(waitpid(pid, &status, 0) == pid && status == 0);

@@ -542,26 +542,6 @@ def test_context_manager_records_threads(tmp_path):
     assert (found.calls, found.distinct, found.different) == (200, 3, 0)
 
 
-def test_greenlets_that_switch_within_calls_are_timed():
-    greenlet = pytest.importorskip("greenlet")
-
-    def switching(n):
-        parent.switch(n)
-        return n
-
-    parent = greenlet.getcurrent()
-    with hotset.advise() as advice:
-        for _ in range(30):
-            others = [greenlet.greenlet(switching) for _ in range(5)]
-            for n, other in enumerate(others):
-                other.switch(n)
-            for other in others:
-                other.switch()
-    [found] = [finding for finding in advice.findings if finding.function.endswith("switching")]
-    assert (found.calls, found.distinct, found.same) == (150, 5, found.repeats)
-    assert found.repeats > 0
-
-
 def test_sampled_functions_are_counted_exactly():
     def tiny(n):
         return n

@@ -253,3 +253,21 @@ def test_sqlalchemy_greenlets_share_a_cache():
         assert await spawn(f, 1) == 1 and len(calls) == before
 
     asyncio.run(main())
+
+
+def test_advice_counts_calls_that_switch_greenlets():
+    def switching(n):
+        parent.switch(n)
+        return n
+
+    parent = greenlet.getcurrent()
+    with hotset.advise() as advice:
+        for _ in range(30):
+            others = [greenlet.greenlet(switching) for _ in range(5)]
+            for n, other in enumerate(others):
+                other.switch(n)
+            for other in others:
+                other.switch()
+    [found] = [finding for finding in advice.findings if finding.function.endswith("switching")]
+    assert (found.calls, found.distinct, found.same) == (150, 5, found.repeats)
+    assert found.repeats > 0

@@ -1,6 +1,7 @@
 """`python -m hotset top`: sums over processes, rates, the screen and its keys, wrong input."""
 
 import contextlib
+import doctest
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from fake_worker import StatsFile
 pytest.importorskip("hotset._statsfile")
 
 from hotset import _statsfile
-from hotset._top import _command, _format, _frame, _model, _plain, _source
+from hotset._top import _command, _format, _frame, _live, _model, _plain, _source
 from hotset._top._json import as_json
 from hotset._top._live import keys
 from hotset._top._view import View
@@ -98,6 +99,11 @@ def top(*arguments, directory=None):
     for each in printed:
         each.flush()
     return Done(status, *(each.buffer.getvalue().decode() for each in printed))
+
+
+@pytest.mark.parametrize("module", [_format, _live, _model, _source], ids=lambda module: module.__name__)
+def test_docstrings(module):
+    assert doctest.testmod(module).failed == 0
 
 
 # Sums and rates.

@@ -109,6 +109,9 @@ def test_names_of_any_text_are_escaped(registry):
         ({"names": "other"}, ValueError, 'names must be "hotset" or "micrometer", not \'other\''),
         ({"labels": {"cache": "a"}}, ValueError, "labels must not have 'cache'"),
         ({"labels": {"result": "a"}}, ValueError, "labels must not have 'result'"),
+        ({"labels": {"a-b": "c"}}, ValueError, "the label 'a-b' is no name of a label"),
+        ({"labels": {"__a": "c"}}, ValueError, "the label '__a' is no name of a label"),
+        ({"labels": {"service": "\udc80"}}, ValueError, "the value of the label 'service' is no text"),
         ({"labels": {"service": 5}}, TypeError, "the label 'service' must be a str, not int"),
         ({"labels": ["service"]}, TypeError, "labels must be a dict"),
     ],
@@ -190,6 +193,37 @@ def test_push_with_names_of_micrometer(tmp_path, directory):
     assert not [name for name, _ in collected(directory) if name == "cache_size"]
 
 
+DROPPED = """
+import hotset, hotset.prometheus
+from prometheus_client import generate_latest
+cache = hotset.Cache(10, name="dropped")
+cache["a"] = 1
+cache.get("a")
+hotset.prometheus.push()
+del cache
+hotset.prometheus.push()
+print("--")
+print(generate_latest().decode())
+cache = hotset.Cache(10, name="dropped")
+cache["a"] = 1
+cache.get("a")
+hotset.prometheus.push()
+print("--")
+print(generate_latest().decode())
+"""
+
+
+def test_push_of_a_dropped_cache_sets_its_gauges_to_0(tmp_path):
+    done = run(DROPPED, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, dropped, again = done.stdout.split("--\n")
+    for line in ('hotset_cache_entries{cache="dropped"} 0.0', 'hotset_cache_capacity{cache="dropped"} 0.0'):
+        assert line in dropped
+    assert 'hotset_cache_requests_total{cache="dropped",result="hit"} 1.0' in dropped
+    for line in ('hotset_cache_entries{cache="dropped"} 1.0', 'hotset_cache_requests_total{cache="dropped",result="hit"} 2.0'):
+        assert line in again
+
+
 FORKED = """
 import os, sys, hotset, hotset.prometheus
 cache = hotset.Cache(10, name="forked")
@@ -210,6 +244,18 @@ def test_children_do_not_count_again_what_their_parent_counted(tmp_path, directo
     assert done.returncode == 0, done.stderr
     assert total(directory, "hotset_cache_requests_total", cache="forked", result="miss") == 3 + 3
     assert not list(directory.glob("gauge_live*"))
+
+
+def test_collector_of_a_child_counts_from_the_fork(registry):
+    cache = hotset.Cache(2, name="metrics: child")
+    [cache.get(n) for n in range(5)]
+    labels = {"cache": "metrics: child", "result": "miss"}
+    assert registry.get_sample_value("hotset_cache_requests_total", labels) == 5
+    child = os.fork()
+    if child == 0:
+        cache.get(1)
+        os._exit(int(registry.get_sample_value("hotset_cache_requests_total", labels)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
 def test_gauges_of_a_process_that_was_killed_are_removed_by_the_next(tmp_path, directory):

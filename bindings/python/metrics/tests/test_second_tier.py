@@ -8,7 +8,7 @@ import hotset.prometheus
 import pytest
 from conftest import ROOT, lint
 from hotset.tier2 import Redis
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
 sys.path.insert(0, str(ROOT / "bindings" / "python" / "tests" / "tier2"))
 
@@ -59,3 +59,16 @@ def test_every_field_of_the_second_tier_exists(shop):
     figures = flat(read()["metrics: fields"][1])
     for metric in HOTSET:
         assert [value for value, _ in metric.values(figures)] == list(metric.series), metric.name
+
+
+def test_push_when_a_plain_cache_takes_the_name_of_a_tiered_one(shop):
+    prices = hotset.TieredCache(shop, "metrics: plain", ttl=60)
+    hotset.prometheus.push()
+    prices.get_or_load("tea", lambda key: 3.2)
+    hotset.prometheus.push()
+    plain = hotset.Cache(10, name="metrics: plain")
+    plain.get("tea")
+    hotset.prometheus.push()
+    value = REGISTRY.get_sample_value
+    assert value("hotset_cache_tier2_requests_total", {"cache": "metrics: plain", "result": "miss"}) == 1
+    assert value("hotset_cache_requests_total", {"cache": "metrics: plain", "result": "miss"}) == 2

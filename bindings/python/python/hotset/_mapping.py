@@ -721,9 +721,9 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     def advise(self) -> Advice:  # type: ignore[override]  # the native part's, with names
         """Returns the hit ratio that this cache would have at other sizes, and what to do about it.
 
-        The cache must have been created with `profile=True`. It simulates itself at a quarter, half,
-        1, 2, 4 and 8 times its capacity, with its own policy, over a sample of its keys. `resize`
-        begins a new simulation.
+        The cache must have been created with `profile=True`. It simulates itself at a quarter,
+        half, 1, 2, 4 and 8 times its capacity, with its own policy, over a sample of its keys.
+        `resize` begins a new simulation.
 
         Returns:
             The advice. `str(advice)` is a sentence for a person.

@@ -24,12 +24,14 @@ import atexit
 import glob
 import logging
 import os
+import re
 import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from itertools import accumulate
 from typing import Any, Final, Literal, cast, final
+from weakref import ReferenceType, ref
 
 try:
     from prometheus_client import Counter, Gauge, Histogram
@@ -44,7 +46,7 @@ except ModuleNotFoundError as error:
         "hotset.prometheus needs prometheus_client: pip install 'hotset[prometheus]'", name=error.name, path=error.path
     ) from error
 
-from hotset._metrics import HOTSET, MICROMETER, Increments, Metric, bucket_field, buckets, flat, read
+from hotset._metrics import HOTSET, MICROMETER, Figures, Increments, Metric, bucket_field, buckets, flat, read
 
 __all__ = ["ASGIMiddleware", "Collector", "child_exit", "configure", "post_request", "push", "worker_exit"]
 
@@ -78,6 +80,10 @@ class _Table:
         for name, value in self.labels.items():
             if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(f"the label {name!r} must be a str, not {type(value).__name__}")
+            if not re.fullmatch("(?!__)[a-zA-Z_][a-zA-Z0-9_]*", name):
+                raise ValueError(f"the label {name!r} is no name of a label: letters, digits and underscores, not two at the beginning")
+            if value != value.encode(errors="replace").decode():
+                raise ValueError(f"the value of the label {name!r} is no text: {value!r}")
 
     def label_names(self, metric: Metric) -> list[str]:
         """Returns the names of the labels of a metric."""
@@ -140,6 +146,8 @@ class Collector(_Collector):
 
     def __init__(self, *, names: Names = "hotset", labels: Mapping[str, str] | None = None) -> None:
         self._table = _Table(names, labels)
+        self._last: dict[str, tuple[ReferenceType[Any], dict[str, float]]] = {}
+        self._pid = os.getpid()
         if _is_multiprocess():
             warnings.warn(
                 f"{_DIRECTORY} is set: a Collector reports only the process that answers the scrape; use hotset.prometheus.push()", stacklevel=2
@@ -151,6 +159,25 @@ class Collector(_Collector):
 
         return [(metric, family(metric)) for metric in self._table.metrics]
 
+    def _read(self) -> dict[str, Figures]:
+        """Returns the figures of all caches, whose counts are not smaller than at the last scrape.
+
+        A count that is the difference of others may seem to fall by a call in progress, and
+        Prometheus would take that for a restart.
+        """
+        found: dict[str, Figures] = {}
+        if self._pid != os.getpid():
+            # (A child counts from the fork on.)
+            self._last, self._pid = {}, os.getpid()
+        last, self._last = self._last, {}
+        for name, (cache, figures) in read().items():
+            if name in last and last[name][0]() is cache:
+                before = last[name][1]
+                figures = figures._replace(counts={field: max(count, before.get(field, 0)) for field, count in figures.counts.items()})
+            found[name] = figures
+            self._last[name] = ref(cache), figures.counts
+        return found
+
     def describe(self) -> Iterable[Family]:
         """Returns the metrics without values. Called by the registry."""
         return [family for _, family in self._families()]
@@ -158,7 +185,7 @@ class Collector(_Collector):
     def collect(self) -> Iterable[Family]:
         """Returns the metrics with their present values. Called by the registry."""
         families = self._families()
-        for name, (_, figures) in read().items():
+        for name, figures in self._read().items():
             fields = flat(figures)
             for metric, family in families:
                 for value, count in metric.values(fields):
@@ -218,7 +245,8 @@ class _Pusher:
             # (Again when the second tier is used for the first time.)
             series.known, series.writers = len(rises), self._writers(name, rises)
         for write, fields in series.writers:
-            rise = rises[fields[0]] if len(fields) == 1 else sum(rises[field] for field in fields)
+            # (A cache that took the name of another one may have fewer, and a dropped one none.)
+            rise = rises.get(fields[0], 0) if len(fields) == 1 else sum(rises.get(field, 0) for field in fields)
             if rise:
                 write(rise)
         if held != series.held:
@@ -258,7 +286,7 @@ class _Pusher:
                     series.gauges[metric.name].set(0)
         series.held = held
         if held is None:
-            del self._series[name]
+            self._series.pop(name, None)
 
     def push(self) -> None:
         """Writes what was counted since the last call in this process."""

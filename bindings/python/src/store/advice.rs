@@ -12,7 +12,9 @@ impl Store {
         // Other threads may run while the optimum is computed.
         let advice = py.detach(|| self.cache.advise());
         let advice = advice.map_err(|error| match error {
-            AdviseError::NotProfiled => PyRuntimeError::new_err("the cache is not profiled: create it with profile=True"),
+            AdviseError::NotProfiled => {
+                PyRuntimeError::new_err("the cache is not profiled: create it with profile=True")
+            }
             _ => PyRuntimeError::new_err(error.to_string()),
         })?;
         let points = advice

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from servers import Server  # noqa: E402
 
 import hotset  # noqa: E402
-from hotset.tier2 import Redis, _bus, _cache, _clock, _commands, _session  # noqa: E402
+from hotset.tier2 import Redis, _bus, _cache_loads, _clock, _commands, _session  # noqa: E402
 
 KEYS = 64
 # Invalidations that are remembered for each key.
@@ -259,7 +259,7 @@ def sabotage(what):
         _session.Session.apply = lambda self, key: None
     elif what == "keep":
         # What this process invalidates stays in its own first tier.
-        _cache.MappingTier.invalidate = lambda self, args, kwargs: None
+        _cache_loads.MappingTier.invalidate = lambda self, args, kwargs: None
     elif what == "stale fill":
         # A load fills whatever happened since it began.
         _commands.SWAP_SCRIPT = _commands.Script("redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1")

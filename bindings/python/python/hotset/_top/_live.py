@@ -134,12 +134,18 @@ class Screen:
 
         Args:
             view: The view.
+
+        Raises:
+            _Hangup: The terminal has gone.
         """
-        size = os.get_terminal_size(sys.stdout.fileno())
-        lines = self._draw(view.lines(size.columns, size.lines), size.columns)
-        # (No newline after the last line: that would scroll the screen.)
-        sys.stdout.write("\x1b[H" + "\r\n".join(line + "\x1b[K" for line in lines) + "\x1b[J")
-        sys.stdout.flush()
+        try:
+            size = os.get_terminal_size(sys.stdout.fileno())
+            lines = self._draw(view.lines(size.columns, size.lines), size.columns)
+            # (No newline after the last line: that would scroll the screen.)
+            sys.stdout.write("\x1b[H" + "\r\n".join(line + "\x1b[K" for line in lines) + "\x1b[J")
+            sys.stdout.flush()
+        except OSError as error:
+            raise _Hangup from error
 
     def wait(self, seconds: float) -> list[str]:
         """Returns the keys that were pressed, after at most this long; earlier after a signal.

@@ -3,21 +3,36 @@
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import partial
 from types import EllipsisType
-from typing import Any, Final, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 from hotset import _async_loads
 from hotset._codecs import CodecName, Schema, Serializer
-from hotset._hotset import MISSING, WithTtl
+from hotset._hotset import MISSING
 from hotset._mapping import Cache
 from hotset._registry import list_named
 from hotset._settings import Policy, Seconds, unwrap_ttl
 from hotset._stats import Stats
 from hotset.tier2 import _many, _reads
+from hotset.tier2._cache_loads import (
+    ABSENT,
+    Addition,
+    HIT,
+    LEAD,
+    MappingTier,
+    abandon_all,
+    complete_load,
+    complete_loads,
+    loaded_many,
+    or_absent,
+    to_local,
+    with_ttl,
+    with_ttl_async,
+)
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
 from hotset.tier2._keys import quote_name
 from hotset.tier2._operations import Call, Outcome, Steps, drive
-from hotset.tier2._payload import NotEncodable, PayloadCodec
+from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._resp import ServerError
 from hotset.tier2._run import run, run_async
 from hotset.tier2._server import Redis
@@ -27,73 +42,6 @@ from hotset.tier2._space import Space
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 D = TypeVar("D")
-
-_HIT, _LEAD, _WAIT = range(3)
-
-
-class _Absent:
-    """Stands in the first tier for a key that is absent from the source."""
-
-    def __repr__(self) -> str:
-        return "<absent>"
-
-
-_ABSENT: Final = _Absent()
-
-
-class MappingTier:
-    """A `hotset.Cache` as the first tier. See `FirstTier` for its methods."""
-
-    def __init__(self, cache: Cache[Any, Any]) -> None:
-        self._cache = cache
-
-    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Removes the entry of these arguments, and invalidates its load."""
-        if len(args) == 1:
-            self._cache.delete(args[0])
-
-    def mark(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Begins a load of these arguments, in place of any in flight."""
-        while True:
-            self._cache.delete(args[0])
-            kind, found = self._cache.begin(args[0])[:2]
-            if kind == _LEAD:
-                return found
-
-    def clear(self) -> None:
-        """Removes all entries."""
-        self._cache.clear_entries()
-
-    def invalidate_loads(self) -> None:
-        """Invalidates all loads in flight."""
-        self._cache.invalidate_loads()
-
-    def set_trust(self, core: Any) -> None:
-        """Restricts hits to the time while the core is trusted."""
-        self._cache.set_trust(core)
-
-    def show_tier2(self, namespace: Any) -> None:
-        """Has the process's stats file show the counters of the second tier as well."""
-        self._cache.show_tier2(namespace)
-
-    def hits(self) -> int:
-        """Returns the number of hits."""
-        return self._cache.stats().hits
-
-    def entries(self) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
-        """Returns the entries."""
-        return [((key,), {}, value) for key, value in self._cache.items_hottest() if value is not _ABSENT]
-
-    def peek(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Returns the value of these arguments, or MISSING; counts nothing."""
-        return self._cache.peek(args[0], MISSING)
-
-
-def _to_local(outcome: Outcome) -> Any:
-    """Behaves like `_reads.keep`, with `_ABSENT` for an absent value."""
-    if outcome.value is MISSING:
-        outcome.value = _ABSENT
-    return _reads.keep(outcome)
 
 
 class TieredCache(Generic[K, V]):
@@ -194,19 +142,20 @@ class TieredCache(Generic[K, V]):
         """
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             value = self._get(key)
-        return default if value is _ABSENT else value
+        return default if value is ABSENT else value
 
     def _get(self, key: K) -> Any:
         kind, found, *_ = self._local.begin(key)
-        if kind == _HIT:
+        if kind == HIT:
             return found
-        if kind != _LEAD:
+        if kind != LEAD:
             # Another caller loads it: read what the second tier has now, without a loader.
-            return _or_absent(_reads.read(self._space, (key,), {}, None).value)
+            return or_absent(_reads.read(self._space, (key,), {}, None).value)
         try:
             outcome = _reads.read(self._space, (key,), {}, None)
-            return _complete_load(found, outcome)
+            return complete_load(found, outcome)
         finally:
             if not found.done():
                 found.abandon()
@@ -219,18 +168,19 @@ class TieredCache(Generic[K, V]):
         """Behaves like `get`, for asyncio."""
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             value = await self._aget(key)
-        return default if value is _ABSENT else value
+        return default if value is ABSENT else value
 
     async def _aget(self, key: K) -> Any:
         kind, found, *_ = self._local.begin(key)
-        if kind == _HIT:
+        if kind == HIT:
             return found
-        if kind != _LEAD:
-            return _or_absent((await _reads.read_async(self._space, (key,), {}, None)).value)
+        if kind != LEAD:
+            return or_absent((await _reads.read_async(self._space, (key,), {}, None)).value)
         try:
             outcome = await _reads.read_async(self._space, (key,), {}, None)
-            return _complete_load(found, outcome)
+            return complete_load(found, outcome)
         finally:
             if not found.done():
                 found.abandon()
@@ -260,9 +210,10 @@ class TieredCache(Generic[K, V]):
         """
         value = self._find(key, MISSING)
         if value is MISSING:
-            given, load = _tags(tags), _with_ttl(partial(loader, key), ttl)
-            value = self._local.get_or_load(key, lambda _: _to_local(_reads.read(self._space, (key,), {}, load, given)))
-        return cast(V, default if value is _ABSENT else value)
+            self._local.count_repeat()
+            given, load = _tags(tags), with_ttl(partial(loader, key), ttl)
+            value = self._local.get_or_load(key, lambda _: to_local(_reads.read(self._space, (key,), {}, load, given)))
+        return cast(V, default if value is ABSENT else value)
 
     async def aget_or_load(
         self,
@@ -276,13 +227,14 @@ class TieredCache(Generic[K, V]):
         """Behaves like `get_or_load`, for asyncio: the loader is awaited, in a task of its own."""
         value = self._find(key, MISSING)
         if value is MISSING:
-            given, load = _tags(tags), _with_ttl_async(partial(loader, key), ttl)
+            self._local.count_repeat()
+            given, load = _tags(tags), with_ttl_async(partial(loader, key), ttl)
 
             async def through() -> Any:
-                return _to_local(await _reads.read_async(self._space, (key,), {}, load, given))
+                return to_local(await _reads.read_async(self._space, (key,), {}, load, given))
 
             value = unwrap_ttl(await _async_loads.get(partial(self._local.begin, key), through))
-        return cast(V, default if value is _ABSENT else value)
+        return cast(V, default if value is ABSENT else value)
 
     def set(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
         """Sets the value for `key` in both tiers.
@@ -389,13 +341,13 @@ class TieredCache(Generic[K, V]):
             Unavailable: The server did not answer.
             ValueError: The value cannot be encoded.
         """
-        addition = _Addition(self._space, value, ttl)
+        addition = Addition(self._space, value, ttl)
         addition.record_outcome(_reads.read(self._space, (key,), {}, addition.load, _tags(tags)))
         return addition.is_added
 
     async def aadd(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
         """Behaves like `add`, for asyncio."""
-        addition = _Addition(self._space, value, ttl)
+        addition = Addition(self._space, value, ttl)
         addition.record_outcome(await _reads.read_async(self._space, (key,), {}, addition.load_async, _tags(tags)))
         return addition.is_added
 
@@ -451,10 +403,10 @@ class TieredCache(Generic[K, V]):
             marks = self._marks(rest)
             try:
                 reading = _many.Reading(self._space, rest, False, ())
-                _complete_loads(found, rest, marks, reading.hits, _many.read_many(reading, None))
+                complete_loads(found, rest, marks, reading.hits, _many.read_many(reading, None))
             finally:
-                _abandon(marks)
-        return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
+                abandon_all(marks)
+        return {key: found[key] for key in wanted if key in found and found[key] is not ABSENT}
 
     async def aget_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Behaves like `get_many`, for asyncio."""
@@ -465,10 +417,10 @@ class TieredCache(Generic[K, V]):
             marks = self._marks(rest)
             try:
                 reading = _many.Reading(self._space, rest, False, ())
-                _complete_loads(found, rest, marks, reading.hits, await _many.read_many_async(reading, None))
+                complete_loads(found, rest, marks, reading.hits, await _many.read_many_async(reading, None))
             finally:
-                _abandon(marks)
-        return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
+                abandon_all(marks)
+        return {key: found[key] for key in wanted if key in found and found[key] is not ABSENT}
 
     def _found_here(self, keys: list[K]) -> dict[K, Any]:
         values: list[Any] = self._local.get_many(keys, MISSING)
@@ -479,7 +431,7 @@ class TieredCache(Generic[K, V]):
         marks: dict[K, Any] = {}
         for key in keys:
             kind, flight, *_ = self._local.begin(key)
-            if kind == _LEAD:
+            if kind == LEAD:
                 marks[key] = flight
         return marks
 
@@ -506,14 +458,14 @@ class TieredCache(Generic[K, V]):
             marks = self._marks(rest)
 
             def load(places: list[int]) -> list[Any]:
-                return _loaded_many([rest[at] for at in places], loader([rest[at] for at in places]), ttl)
+                return loaded_many([rest[at] for at in places], loader([rest[at] for at in places]), ttl)
 
             try:
                 reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
-                _complete_loads(found, rest, marks, reading.hits, _many.read_many(reading, load))
+                complete_loads(found, rest, marks, reading.hits, _many.read_many(reading, load))
             finally:
-                _abandon(marks)
-        return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
+                abandon_all(marks)
+        return {key: found[key] for key in wanted if key in found and found[key] is not ABSENT}
 
     async def aget_or_load_many(
         self,
@@ -532,14 +484,14 @@ class TieredCache(Generic[K, V]):
             marks = self._marks(rest)
 
             async def load(places: list[int]) -> list[Any]:
-                return _loaded_many([rest[at] for at in places], await loader([rest[at] for at in places]), ttl)
+                return loaded_many([rest[at] for at in places], await loader([rest[at] for at in places]), ttl)
 
             try:
                 reading = _many.Reading(self._space, rest, True, _reads.tag_names(given))
-                _complete_loads(found, rest, marks, reading.hits, await _many.read_many_async(reading, load))
+                complete_loads(found, rest, marks, reading.hits, await _many.read_many_async(reading, load))
             finally:
-                _abandon(marks)
-        return {key: found[key] for key in wanted if key in found and found[key] is not _ABSENT}
+                abandon_all(marks)
+        return {key: found[key] for key in wanted if key in found and found[key] is not ABSENT}
 
     def set_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
         """Sets the values of many keys, whose commands are sent together.
@@ -675,60 +627,6 @@ def _check_server(tier2: Any) -> None:
         raise TypeError(f"tier2 must be a hotset.tier2.Redis, not {type(tier2).__name__}")
 
 
-def _or_absent(value: Any) -> Any:
-    return _ABSENT if value is MISSING else value
-
-
-def _complete_load(flight: Any, outcome: Outcome) -> Any:
-    """Stores the outcome of a read in the first tier, and returns its value.
-
-    An absent value is stored only if the source has reported that there is none.
-    """
-    value = _or_absent(outcome.value)
-    rest = outcome.keep_until - now() if outcome.keep_until else 0
-    if rest > 0:
-        flight.finish(value, rest / 1e9)
-    return value
-
-
-def _complete_loads(
-    found: dict[Any, Any], keys: list[Any], marks: dict[Any, Any], hits: list[tuple[int, Any, int]], outcomes: dict[int, Outcome]
-) -> None:
-    when = now()
-    for at, value, keep_until in hits:
-        key = keys[at]
-        found[key] = value
-        if keep_until > when and key in marks:
-            marks[key].finish(value, (keep_until - when) / 1e9)
-    error: BaseException | None = None
-    for at, outcome in outcomes.items():
-        key = keys[at]
-        if outcome.error is not None:
-            error = error or outcome.error
-            continue
-        found[key] = _or_absent(outcome.value)
-        if key in marks:
-            _complete_load(marks[key], outcome)
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error
-
-
-def _abandon(marks: dict[Any, Any]) -> None:
-    for flight in marks.values():
-        if not flight.done():
-            flight.abandon()
-
-
-def _loaded_many(keys: list[Any], loaded: Mapping[Any, Any], ttl: Any) -> list[Any]:
-    values = [loaded.get(key, MISSING) for key in keys]
-    if ttl is ...:
-        return values
-    return [value if type(value) is WithTtl or value is MISSING else WithTtl(value, ttl) for value in values]
-
-
 def _pairs(items: Any) -> list[tuple[Any, Any]]:
     # Of equal keys, the last value counts.
     return list(cast("dict[object, object]", dict(items)).items())
@@ -753,25 +651,6 @@ def _tags(tags: Any) -> tuple[str, ...]:
     if len(given) > 16:
         raise ValueError(f"a value may have at most 16 tags, not {len(given)}")
     return given
-
-
-def _with_ttl(load: Callable[[], Any], ttl: Any) -> Callable[[], Any]:
-    if ttl is ...:
-        return load
-
-    def wrapped() -> Any:
-        value = load()
-        return value if type(value) is WithTtl or value is MISSING else WithTtl(value, ttl)
-
-    return wrapped
-
-
-def _with_ttl_async(load: Callable[[], Awaitable[Any]], ttl: Any) -> Callable[[], Awaitable[Any]]:
-    async def wrapped() -> Any:
-        value = await load()
-        return value if ttl is ... or type(value) is WithTtl or value is MISSING else WithTtl(value, ttl)
-
-    return wrapped
 
 
 def confirmed(is_confirmed: bool, strict: bool) -> bool:
@@ -802,32 +681,6 @@ def _sum(outcome: Outcome) -> int:
     if not outcome.is_answered or not isinstance(reply, int):
         raise Unavailable("the second tier did not answer: it may have counted, or not")
     return reply
-
-
-class _Addition:
-    """A value that is inserted if the key has none."""
-
-    def __init__(self, space: Space, value: Any, ttl: Any) -> None:
-        # A value that cannot be encoded would stay in this process: it cannot be added.
-        try:
-            space.codec.encode(value)
-        except NotEncodable as error:
-            raise ValueError(str(error)) from error
-        self._value = value if ttl is ... else WithTtl(value, ttl)
-        self._is_mine = False
-        self.is_added = False
-
-    def load(self) -> Any:
-        self._is_mine = True
-        return self._value
-
-    async def load_async(self) -> Any:
-        return self.load()
-
-    def record_outcome(self, outcome: Outcome) -> None:
-        if self._is_mine and not outcome.is_filled:
-            raise Unavailable("the second tier did not confirm whether the value was added")
-        self.is_added = self._is_mine
 
 
 __all__ = ["TieredCache"]
