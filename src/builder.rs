@@ -362,8 +362,8 @@ impl<K, V, S> Builder<K, V, S> {
     /// [`advise`](Cache::advise) can tell which size is worth its memory.
     ///
     /// The simulations take a sample of the keys. A cache of at most 2,048 entries is simulated
-    /// whole, so that each of its lookups costs about as much as six insertions. Larger caches pay
-    /// less the larger they are. Without this setting, hits and insertions cost what they did.
+    /// whole, so that each of its lookups is simulated seven times. Larger caches pay less the
+    /// larger they are. Without this setting, a hit executes no instruction more.
     ///
     /// # Examples
     ///

@@ -6,6 +6,9 @@ struct Readme;
 #[doc = include_str!("../docs/how-to/expire.md")]
 struct HowToExpire;
 
+#[doc = include_str!("../docs/how-to/how-big.md")]
+struct HowToHowBig;
+
 #[doc = include_str!("../docs/how-to/load-once.md")]
 struct HowToLoadOnce;
 

@@ -141,7 +141,7 @@ impl ExpiryRef<'_> {
     pub(crate) fn unclaim_reload(self, moment: u64) {
         if let Some(Moving { refresh_at, .. }) = self.moving {
             // Rounded down, and less than the mark of a claim.
-            let retry = moment.clamp(1, NO_DEADLINE - 1) - 1 | STALE;
+            let retry = (moment.clamp(1, NO_DEADLINE - 1) - 1) | STALE;
             // The claimed entry may have been replaced by one that has a reload time of its own.
             let _ = refresh_at.compare_exchange(NO_DEADLINE, retry, Ordering::Relaxed, Ordering::Relaxed);
         }

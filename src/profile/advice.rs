@@ -145,7 +145,7 @@ impl Figures {
             enough: most.and_then(|most| size_for(&points, 0.95 * most)),
             tenth_more: tenth_more(&points),
             optimum,
-            over_lru: self.lru_hits.map(|lru| (self.hits[OWN] - lru) / expected),
+            over_lru: self.lru_hits.map(|lru| hit_ratio - relative(lru)),
             doubt,
             weighted: self.weighted,
             points,

@@ -216,7 +216,13 @@ impl Mini {
 
     /// Looks a key up. `idle` is the time to idle, by which a hit extends the deadline.
     pub(crate) fn access(&mut self, hash: u32, now: u64, idle: u64) -> Access {
+        // The sweep comes second: it might remove this entry, whose traits the caller needs.
+        let access = self.look_up(hash, now, idle);
         self.sweep(now);
+        access
+    }
+
+    fn look_up(&mut self, hash: u32, now: u64, idle: u64) -> Access {
         let Some(handle) = self.find(hash) else {
             return Access::Miss;
         };

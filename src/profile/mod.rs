@@ -15,7 +15,7 @@
 //!
 //! # Expiration
 //!
-//! Entries carry their TTL, since advice that ignores TTLs is too large (Sultan et al., EuroSys
+//! Entries carry their TTL, since advice that ignores TTLs is too large (Sultan et al., `EuroSys`
 //! 2024). Each mini expires its entry by the time at which that mini would have loaded it.
 #![forbid(unsafe_code)]
 

@@ -43,8 +43,8 @@ fn advise(kind: PolicyKind, capacity: u64, stream: impl Iterator<Item = u32>) ->
 
 #[test]
 fn estimates_are_within_a_point_of_replays() {
-    for (capacity, keys, len) in [(1_000, 20_000, 200_000), (8_000, 100_000, 400_000)] {
-        for kind in [PolicyKind::WTinyLfu, PolicyKind::Lru, PolicyKind::Fifo] {
+    for (capacity, keys, len) in [(1_000, 20_000, 60_000), (6_000, 50_000, 100_000)] {
+        for kind in [PolicyKind::WTinyLfu, PolicyKind::Fifo] {
             let advice = advise(kind, capacity, stream(keys, len));
             assert_eq!((advice.doubt, advice.points.len()), (None, QUARTERS.len()));
             for point in &advice.points {
@@ -138,7 +138,7 @@ fn light_entries_halve_the_share_and_keep_the_estimate() {
     let mut real = Mini::new(PolicyKind::WTinyLfu, 600_000, true);
     let traits = Traits { weight: 10, ..PLAIN };
     let mut truth = Truth::default();
-    for key in stream(300_000, 1_000_000) {
+    for key in stream(300_000, 400_000) {
         let hash = hash(key);
         truth.lookups += 1;
         let hit = real.access(hash, 0, NEVER) != Access::Miss;
@@ -156,13 +156,13 @@ fn light_entries_halve_the_share_and_keep_the_estimate() {
     let advice = simulation.figures().advice(truth);
     let mut half = Mini::new(PolicyKind::WTinyLfu, 300_000, true);
     let mut hits = 0u32;
-    for key in stream(300_000, 1_000_000) {
+    for key in stream(300_000, 400_000) {
         match half.access(hash(key), 0, NEVER) {
             Access::Hit(_) => hits += 1,
             _ => half.insert(hash(key), traits, 0),
         }
     }
-    let error = 100.0 * (advice.points[1].hit_ratio - f64::from(hits) / 1e6);
+    let error = 100.0 * (advice.points[1].hit_ratio - f64::from(hits) / 4e5);
     assert!(error.abs() <= 2.5, "{error:+.2}");
 }
 

@@ -58,10 +58,10 @@ pub unsafe extern "C" fn hotset_metrics(
             // SAFETY: the header's rules for callers: `capacity` bytes can be written.
             unsafe { buffer.write(0) };
         }
-        // SAFETY: the header's rules for callers; the length was checked.
         let caches = if n == 0 {
             &[]
         } else {
+            // SAFETY: the header's rules for callers; the length was checked.
             unsafe { slice::from_raw_parts(caches, n) }
         };
         // SAFETY: the same.

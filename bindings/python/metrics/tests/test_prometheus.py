@@ -246,6 +246,18 @@ def test_children_do_not_count_again_what_their_parent_counted(tmp_path, directo
     assert not list(directory.glob("gauge_live*"))
 
 
+def test_collector_of_a_child_counts_from_the_fork(registry):
+    cache = hotset.Cache(2, name="metrics: child")
+    [cache.get(n) for n in range(5)]
+    labels = {"cache": "metrics: child", "result": "miss"}
+    assert registry.get_sample_value("hotset_cache_requests_total", labels) == 5
+    child = os.fork()
+    if child == 0:
+        cache.get(1)
+        os._exit(int(registry.get_sample_value("hotset_cache_requests_total", labels)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
 def test_gauges_of_a_process_that_was_killed_are_removed_by_the_next(tmp_path, directory):
     program = "import os, hotset, hotset.prometheus\ncache = hotset.Cache(10, name='killed'); cache[1] = 1\nhotset.prometheus.push()\nos.kill(os.getpid(), 9)"
     assert run(program, cwd=tmp_path, multiprocess=directory).returncode == -9

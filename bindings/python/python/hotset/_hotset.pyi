@@ -571,6 +571,9 @@ class Cache:
     def begin(self, key: Any, /) -> tuple[int, Any]:
         """Begins a load; returns what `Memo.begin` returns."""
 
+    def count_repeat(self) -> None:
+        """Has the next lookup not count as a miss: it repeats one that did."""
+
     def get_many(self, keys: Iterable[Any], default: Any = None, /) -> list[Any]:
         """Returns the values in the order of `keys`, `default` for each absent key."""
 

@@ -31,6 +31,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from itertools import accumulate
 from typing import Any, Final, Literal, cast, final
+from weakref import ReferenceType, ref
 
 try:
     from prometheus_client import Counter, Gauge, Histogram
@@ -45,7 +46,7 @@ except ModuleNotFoundError as error:
         "hotset.prometheus needs prometheus_client: pip install 'hotset[prometheus]'", name=error.name, path=error.path
     ) from error
 
-from hotset._metrics import HOTSET, MICROMETER, Increments, Metric, bucket_field, buckets, flat, read
+from hotset._metrics import HOTSET, MICROMETER, Figures, Increments, Metric, bucket_field, buckets, flat, read
 
 __all__ = ["ASGIMiddleware", "Collector", "child_exit", "configure", "post_request", "push", "worker_exit"]
 
@@ -145,6 +146,8 @@ class Collector(_Collector):
 
     def __init__(self, *, names: Names = "hotset", labels: Mapping[str, str] | None = None) -> None:
         self._table = _Table(names, labels)
+        self._last: dict[str, tuple[ReferenceType[Any], dict[str, float]]] = {}
+        self._pid = os.getpid()
         if _is_multiprocess():
             warnings.warn(
                 f"{_DIRECTORY} is set: a Collector reports only the process that answers the scrape; use hotset.prometheus.push()", stacklevel=2
@@ -156,6 +159,25 @@ class Collector(_Collector):
 
         return [(metric, family(metric)) for metric in self._table.metrics]
 
+    def _read(self) -> dict[str, Figures]:
+        """Returns the figures of all caches, whose counts are not smaller than at the last scrape.
+
+        A count that is the difference of others may seem to fall by a call in progress, and
+        Prometheus would take that for a restart.
+        """
+        found: dict[str, Figures] = {}
+        if self._pid != os.getpid():
+            # (A child counts from the fork on.)
+            self._last, self._pid = {}, os.getpid()
+        last, self._last = self._last, {}
+        for name, (cache, figures) in read().items():
+            if name in last and last[name][0]() is cache:
+                before = last[name][1]
+                figures = figures._replace(counts={field: max(count, before.get(field, 0)) for field, count in figures.counts.items()})
+            found[name] = figures
+            self._last[name] = ref(cache), figures.counts
+        return found
+
     def describe(self) -> Iterable[Family]:
         """Returns the metrics without values. Called by the registry."""
         return [family for _, family in self._families()]
@@ -163,7 +185,7 @@ class Collector(_Collector):
     def collect(self) -> Iterable[Family]:
         """Returns the metrics with their present values. Called by the registry."""
         families = self._families()
-        for name, (_, figures) in read().items():
+        for name, figures in self._read().items():
             fields = flat(figures)
             for metric, family in families:
                 for value, count in metric.values(fields):

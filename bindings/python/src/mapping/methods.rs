@@ -210,6 +210,11 @@ impl Mapping {
         })
     }
 
+    fn count_repeat(&self, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
+        self.store.count_repeat();
+        Ok(())
+    }
+
     fn get_many(&self, args: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let keys = args[0].try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let default = args.get(1).map_or_else(|| py.None().into_bound(py), Bound::clone);
@@ -384,6 +389,11 @@ Args:
 --
 
 Begins a load; returns what `Memo.begin` returns.
+";
+        c"count_repeat" => Mapping::count_repeat, 0..=0, c"count_repeat($self, /)
+--
+
+Has the next lookup not count as a miss: it repeats one that did.
 ";
         c"get_many" => Mapping::get_many, 1..=2, c"get_many($self, keys, default=None, /)
 --

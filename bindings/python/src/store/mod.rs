@@ -317,6 +317,11 @@ impl Store {
         }
     }
 
+    /// Has the next search not count as a miss: it repeats one that did, of the same lookup.
+    pub(crate) fn count_repeat(&self) {
+        self.repeated_searches.increment(Ordering::Relaxed);
+    }
+
     /// Repeats a [`get`](Self::get) that the engine has counted as a miss, after a rich comparison.
     pub(crate) fn get_again<T: MatchesKey>(&self, search: &Search<'_, T>) -> Result<Option<Found>, Raised> {
         search.resolve()?;

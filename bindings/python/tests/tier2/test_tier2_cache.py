@@ -448,5 +448,7 @@ def test_named_caches_include_it_and_clear_all_does_not_clear_it(server, cache):
     assert hotset.stats()["listed"].misses == 1
     counters = prices.__hotset_tier2__()
     assert (counters["misses"], counters["loads"], counters["fills"]) == (1, 1, 1)
+    # A lookup in both tiers is one miss of the first.
+    assert (prices.get("coffee"), hotset.stats()["listed"].misses) == (None, 2)
     hotset.clear_all()
     assert cache(server, name="listed").get("tea") == 3.2

@@ -142,6 +142,7 @@ class TieredCache(Generic[K, V]):
         """
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             value = self._get(key)
         return default if value is ABSENT else value
 
@@ -167,6 +168,7 @@ class TieredCache(Generic[K, V]):
         """Behaves like `get`, for asyncio."""
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             value = await self._aget(key)
         return default if value is ABSENT else value
 
@@ -208,6 +210,7 @@ class TieredCache(Generic[K, V]):
         """
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             given, load = _tags(tags), with_ttl(partial(loader, key), ttl)
             value = self._local.get_or_load(key, lambda _: to_local(_reads.read(self._space, (key,), {}, load, given)))
         return cast(V, default if value is ABSENT else value)
@@ -224,6 +227,7 @@ class TieredCache(Generic[K, V]):
         """Behaves like `get_or_load`, for asyncio: the loader is awaited, in a task of its own."""
         value = self._find(key, MISSING)
         if value is MISSING:
+            self._local.count_repeat()
             given, load = _tags(tags), with_ttl_async(partial(loader, key), ttl)
 
             async def through() -> Any:
