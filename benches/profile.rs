@@ -41,7 +41,7 @@ impl Stream {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 >> 32) * n >> 32
+        ((self.0 >> 32) * n) >> 32
     }
 
     fn next(&mut self) -> u64 {
