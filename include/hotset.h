@@ -135,6 +135,16 @@
 #define HOTSET_TTL_KEEP UINT64_MAX
 
 /**
+ * The most sizes that hotset_advise estimates.
+ */
+#define HOTSET_ADVICE_POINTS 8
+
+/**
+ * The size of the text of hotset_advise, with its NUL.
+ */
+#define HOTSET_ADVICE_TEXT 320
+
+/**
  * The number of buckets of the histogram of the durations of loads.
  */
 #define HOTSET_LOAD_BUCKETS 23
@@ -171,6 +181,28 @@ typedef enum hotset_cause hotset_cause;
 typedef int32_t hotset_cause;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
+
+/**
+ * Why the advice of hotset_advise knows too little.
+ */
+typedef enum {
+    /**
+     * It knows enough.
+     */
+    HOTSET_DOUBT_NONE = 0,
+    /**
+     * There were too few lookups of sampled keys: call again after more traffic.
+     */
+    HOTSET_DOUBT_FEW_LOOKUPS = 1,
+    /**
+     * The simulated caches hold too few entries: these are heavy compared with the capacity.
+     */
+    HOTSET_DOUBT_FEW_ENTRIES = 2,
+    /**
+     * More than one sample in twenty was lost under load: call again at a quieter time.
+     */
+    HOTSET_DOUBT_LOST_SAMPLES = 3,
+} hotset_doubt;
 
 /**
  * Result of a call. HOTSET_OK is 0; every other status is nonzero.
@@ -400,9 +432,10 @@ typedef struct {
      */
     hotset_policy policy;
     /**
-     * Must be 0.
+     * 1: the cache simulates itself at other sizes, for hotset_advise. A lookup or a change of a
+     * sampled key then takes longer, and the simulation takes about 1.5 MB. 0: it does not.
      */
-    uint32_t reserved;
+    uint32_t profile;
     /**
      * Time to live: milliseconds until an entry expires, counted from its put. 0: never.
      */
@@ -587,6 +620,88 @@ typedef struct {
      */
     hotset_load_bucket load_buckets[HOTSET_LOAD_BUCKETS];
 } hotset_stats_data;
+
+/**
+ * The estimated hit ratio of a cache at one size.
+ */
+typedef struct {
+    /**
+     * The size as a multiple of the cache's capacity.
+     */
+    double factor;
+    /**
+     * The capacity, in the unit of hotset_capacity.
+     */
+    uint64_t capacity;
+    /**
+     * The share of lookups that would be hits, from 0 to 1. At factor 1 it is the measured one.
+     */
+    double hit_ratio;
+    /**
+     * Memory in bytes. With max_entries: of the entries without their keys and values.
+     */
+    uint64_t bytes;
+} hotset_advice_point;
+
+/**
+ * The hit ratio of a cache at other sizes, and what to do about it: see hotset_advise.
+ */
+typedef struct {
+    /**
+     * As hotset_capacity.
+     */
+    uint64_t capacity;
+    /**
+     * The number of lookups since profiling began.
+     */
+    uint64_t lookups;
+    /**
+     * The measured hit ratio since profiling began.
+     */
+    double hit_ratio;
+    /**
+     * The share of the keys that is simulated, from 0 to 1.
+     */
+    double sample;
+    /**
+     * The hit ratio of a cache without a bound. NaN if it is not known, and where entries expire.
+     */
+    double unbounded;
+    /**
+     * The hit ratio that the best possible policy would have at this capacity. NaN with max_bytes,
+     * and where entries expire.
+     */
+    double optimum;
+    /**
+     * The hit ratio that the policy adds to that of LRU. NaN if it is LRU.
+     */
+    double over_lru;
+    /**
+     * The hit ratio that a tenth more capacity adds.
+     */
+    double tenth_more;
+    /**
+     * The capacity that gives 95% of the hits of a cache without a bound, or, where that is not
+     * known, of the largest size in `points`. 0 if no size in `points` does.
+     */
+    uint64_t enough;
+    /**
+     * A hotset_doubt: the reason for which the other fields cannot be trusted, if there is one.
+     */
+    uint32_t doubt;
+    /**
+     * The number of elements of `points` that are set.
+     */
+    uint32_t point_count;
+    /**
+     * The estimates, ascending.
+     */
+    hotset_advice_point points[HOTSET_ADVICE_POINTS];
+    /**
+     * The advice as sentences for a person, in ASCII, with a NUL.
+     */
+    char text[HOTSET_ADVICE_TEXT];
+} hotset_advice;
 
 /**
  * A cache and its name in metrics, for hotset_metrics.
@@ -1071,6 +1186,20 @@ hotset_status hotset_clear(hotset_cache *cache);
  * @return HOTSET_OK.
  */
 hotset_status hotset_run_pending(hotset_cache *cache);
+
+/**
+ * Writes the hit ratio that a profiled cache would have at other sizes to `advice`, and what to do
+ * about it.
+ *
+ * The cache must have been opened with the option `profile`. It simulates itself at a quarter,
+ * half, 1, 2, 4 and 8 times its capacity, with its own policy, over a sample of its keys.
+ * hotset_set_capacity begins a new simulation. Takes some milliseconds.
+ *
+ * @param size sizeof(hotset_advice). Fields that this version does not know become 0.
+ * @return HOTSET_OK; HOTSET_INVALID if the cache is not profiled, if its capacity is 0 or above
+ * 2^28 entries, and for a size that is no multiple of 8; HOTSET_NO_MEMORY.
+ */
+hotset_status hotset_advise(hotset_cache *cache, hotset_advice *advice, size_t size);
 
 /**
  * Gives a cache a name, under which the process's stats file has its statistics: see

@@ -304,6 +304,13 @@ public:
         return data;
     }
 
+    // The hit ratio at other sizes, of a cache that was opened with the option `profile`.
+    hotset_advice advise() const {
+        hotset_advice advice;
+        detail::check(hotset_advise(cache_, &advice, sizeof advice));
+        return advice;
+    }
+
     // Saves the entries to a file, for the next process to begin warm. Returns their number.
     std::uint64_t save(const std::string &path, std::uint64_t schema = 0) const {
         hotset_snapshot_options how = snapshot(schema);

@@ -19,6 +19,7 @@
 #![allow(unreachable_pub)]
 
 mod admin;
+mod advice;
 mod basic;
 mod blob;
 mod cache;

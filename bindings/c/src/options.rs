@@ -33,7 +33,7 @@ impl hotset_options {
         max_entries: 0,
         max_bytes: 0,
         policy: Policy(hotset_policy::HOTSET_POLICY_WTINYLFU as i32),
-        reserved: 0,
+        profile: 0,
         ttl_ms: 0,
         tti_ms: 0,
         jitter: 0.0,
@@ -86,7 +86,7 @@ impl hotset_options {
             std::slice::from_raw_parts(from.cast::<u8>().add(known), size - known)
         };
         // A newer program sets an option that this library does not know.
-        if unknown.iter().any(|byte| *byte != 0) || options.reserved != 0 {
+        if unknown.iter().any(|byte| *byte != 0) || options.profile > 1 {
             return Err(hotset_status::HOTSET_INVALID.into());
         }
         Ok(options)
@@ -125,6 +125,9 @@ impl hotset_options {
             (entries, 0) => builder.max_entries(usize::try_from(entries).unwrap_or(usize::MAX)),
             _ => return Err(hotset_status::HOTSET_INVALID.into()),
         };
+        if self.profile != 0 {
+            builder = builder.profile();
+        }
         if self.ttl_ms != 0 {
             builder = builder.time_to_live(Duration::from_millis(self.ttl_ms));
         }

@@ -3,7 +3,7 @@
 //! An enum that C passes is read as an integer ([`Status`], [`Policy`]): C may put any number
 //! there.
 
-use libc::c_void;
+use libc::{c_char, c_void};
 
 /// Result of a call. HOTSET_OK is 0; every other status is nonzero.
 ///
@@ -216,8 +216,9 @@ pub struct hotset_options {
     pub max_bytes: u64,
     /// Eviction policy.
     pub policy: Policy,
-    /// Must be 0.
-    pub reserved: u32,
+    /// 1: the cache simulates itself at other sizes, for hotset_advise. A lookup or a change of a
+    /// sampled key then takes longer, and the simulation takes about 1.5 MB. 0: it does not.
+    pub profile: u32,
     /// Time to live: milliseconds until an entry expires, counted from its put. 0: never.
     pub ttl_ms: u64,
     /// Time to idle: milliseconds until an entry expires, counted from its last put or hit. 0:
@@ -241,6 +242,74 @@ pub struct hotset_options {
     pub clock: hotset_clock_fn,
     /// First argument of clock.
     pub clock_arg: *mut c_void,
+}
+
+/// Why the advice of hotset_advise knows too little.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum hotset_doubt {
+    /// It knows enough.
+    HOTSET_DOUBT_NONE = 0,
+    /// There were too few lookups of sampled keys: call again after more traffic.
+    HOTSET_DOUBT_FEW_LOOKUPS = 1,
+    /// The simulated caches hold too few entries: these are heavy compared with the capacity.
+    HOTSET_DOUBT_FEW_ENTRIES = 2,
+    /// More than one sample in twenty was lost under load: call again at a quieter time.
+    HOTSET_DOUBT_LOST_SAMPLES = 3,
+}
+
+/// The most sizes that hotset_advise estimates.
+pub const HOTSET_ADVICE_POINTS: usize = 8;
+
+/// The size of the text of hotset_advise, with its NUL.
+pub const HOTSET_ADVICE_TEXT: usize = 320;
+
+/// The estimated hit ratio of a cache at one size.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct hotset_advice_point {
+    /// The size as a multiple of the cache's capacity.
+    pub factor: f64,
+    /// The capacity, in the unit of hotset_capacity.
+    pub capacity: u64,
+    /// The share of lookups that would be hits, from 0 to 1. At factor 1 it is the measured one.
+    pub hit_ratio: f64,
+    /// Memory in bytes. With max_entries: of the entries without their keys and values.
+    pub bytes: u64,
+}
+
+/// The hit ratio of a cache at other sizes, and what to do about it: see hotset_advise.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct hotset_advice {
+    /// As hotset_capacity.
+    pub capacity: u64,
+    /// The number of lookups since profiling began.
+    pub lookups: u64,
+    /// The measured hit ratio since profiling began.
+    pub hit_ratio: f64,
+    /// The share of the keys that is simulated, from 0 to 1.
+    pub sample: f64,
+    /// The hit ratio of a cache without a bound. NaN if it is not known, and where entries expire.
+    pub unbounded: f64,
+    /// The hit ratio that the best possible policy would have at this capacity. NaN with max_bytes,
+    /// and where entries expire.
+    pub optimum: f64,
+    /// The hit ratio that the policy adds to that of LRU. NaN if it is LRU.
+    pub over_lru: f64,
+    /// The hit ratio that a tenth more capacity adds.
+    pub tenth_more: f64,
+    /// The capacity that gives 95% of the hits of a cache without a bound, or, where that is not
+    /// known, of the largest size in `points`. 0 if no size in `points` does.
+    pub enough: u64,
+    /// A hotset_doubt: the reason for which the other fields cannot be trusted, if there is one.
+    pub doubt: u32,
+    /// The number of elements of `points` that are set.
+    pub point_count: u32,
+    /// The estimates, ascending.
+    pub points: [hotset_advice_point; HOTSET_ADVICE_POINTS],
+    /// The advice as sentences for a person, in ASCII, with a NUL.
+    pub text: [c_char; HOTSET_ADVICE_TEXT],
 }
 
 /// The number of buckets of the histogram of the durations of loads.

@@ -50,7 +50,7 @@ static void options(void) {
     bad = good, bad.size = 0, refused(bad);
     bad = good, bad.size = HUGE_LEN, refused(bad);
     bad = good, bad.max_entries = 1, bad.max_bytes = 1, refused(bad);
-    bad = good, bad.reserved = 1, refused(bad);
+    bad = good, bad.profile = 2, refused(bad);
     bad = good, bad.jitter = 1.0, refused(bad);
     bad = good, bad.jitter = -0.1, refused(bad);
     bad = good, bad.policy = (hotset_policy)5, refused(bad);

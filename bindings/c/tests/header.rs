@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// The modules with the header's types and functions, in the order of its sections.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "types",
     "cache",
     "basic",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 14] = [
     "reply",
     "iter",
     "admin",
+    "advice",
     "stats_file",
     "metrics",
     "snapshot",

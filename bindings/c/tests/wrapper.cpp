@@ -44,6 +44,12 @@ static void reads_and_writes() {
     CHECK(!cache.contains(""));
     cache.set_name("wrapper");
     CHECK(cache.stats().hits > 0 && cache.stats().misses > 0);
+    try {
+        cache.advise(); // without a profile
+        CHECK(false);
+    } catch (const hotset::error &error) {
+        CHECK(error.status() == HOTSET_INVALID);
+    }
 }
 
 static void values_outlive_everything() {
