@@ -1,13 +1,11 @@
 """`hotset.prometheus` in one process: what it exposes, and what it refuses."""
 
-import doctest
 import math
 import os
 import subprocess
 import sys
 
 import hotset
-import hotset.opentelemetry
 import hotset.prometheus
 import pytest
 from conftest import collected, lint, total
@@ -267,6 +265,7 @@ def test_gauges_of_a_process_that_was_killed_are_removed_by_the_next(tmp_path, d
     assert total(directory, "hotset_cache_insertions_total", cache="killed") == 1
 
 
-@pytest.mark.parametrize("module", [hotset.prometheus, hotset.opentelemetry])
-def test_docstrings(module):
-    assert doctest.testmod(module).failed == 0
+@pytest.mark.parametrize("module", ["prometheus", "opentelemetry"])
+def test_docstrings(module, tmp_path):
+    done = run(f"import doctest, sys, hotset.{module}; sys.exit(doctest.testmod(hotset.{module}).failed)", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
