@@ -156,7 +156,7 @@ pub(super) struct Sample {
     pub(super) misses: u32,
 }
 
-/// The figures of one cache. A figure that is [`UNKNOWN`] is not known.
+/// The figures of one cache. A figure that is `u64::MAX` is not known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub(super) id: u64,

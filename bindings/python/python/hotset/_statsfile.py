@@ -406,7 +406,7 @@ def scan(directory: str, clean: bool = True) -> list[ProcessStats]:
     Raises:
         StatsError: The directory does not exist or cannot be listed.
     """
-    found = []
+    found: list[ProcessStats] = []
     for path, complete in _files(directory):
         if not complete:
             if clean:

@@ -26,7 +26,6 @@ from hotset.tier2._commands import (
     kind_of_error,
     kind_of_failure,
     note_refusal,
-    pack,
     report,
 )
 from hotset.tier2._errors import Failed, Unavailable

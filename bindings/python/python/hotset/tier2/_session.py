@@ -10,7 +10,6 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, final
 
 from hotset import _hotset
