@@ -495,7 +495,8 @@ impl Core {
     pub(super) fn count_eviction(&mut self, victim: Handle) {
         self.counts.evictions += 1;
         if self.is_weighted() {
-            self.counts.evicted_weight += self.policy_view.weight(victim);
+            let weight = self.policy_view.weight(victim);
+            self.counts.evicted_weight = self.counts.evicted_weight.saturating_add(weight);
         }
     }
 
