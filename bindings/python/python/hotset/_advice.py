@@ -69,4 +69,6 @@ def advice_of(native: Mapping[str, Any]) -> Advice:
     Returns:
         The advice.
     """
-    return Advice(**{**native, "points": tuple(Point(*point) for point in native["points"])})
+    fields: dict[str, Any] = dict(native)
+    fields["points"] = tuple(Point(*point) for point in native["points"])
+    return Advice(**fields)
