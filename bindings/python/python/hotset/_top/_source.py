@@ -10,7 +10,8 @@ from hotset._top._model import Row
 
 HOW_TO_ENABLE = (
     "start it with HOTSET_STATS={directory} in its environment, "
-    "or have it call hotset.enable_stats_file (Python), hotset::stats_file::enable (Rust) or hotset_stats_file (C)"
+    "or have it call hotset.enable_stats_file (Python), hotset::stats_file::enable (Rust) or hotset_stats_file (C); "
+    "only caches with a name are shown"
 )
 
 
