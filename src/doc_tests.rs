@@ -16,9 +16,6 @@ struct HowToLoadOnce;
 #[doc = include_str!("../docs/how-to/metrics-rust.md")]
 struct HowToMetricsRust;
 
-#[doc = include_str!("../docs/how-to/how-big.md")]
-struct HowToHowBig;
-
 #[doc = include_str!("../docs/how-to/refresh-ahead.md")]
 struct HowToRefreshAhead;
 
