@@ -170,16 +170,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let done = match (old, change) {
                 (_, Change::Keep) => unreachable!("returned above"),
                 (None, Change::Remove) => {
-                    // A load that has not committed will not do so. One that has is a current value
-                    // that `decide` must see first.
+                    // A load that has not committed will not do so. One that has, and may have ended
+                    // while `decide` ran, is a current value that `decide` must see first.
                     let mut present = false;
-                    if kill {
-                        let look = |_: &Entry<K, V>| {
-                            present = true;
-                            false
-                        };
-                        engine.remove(hash, |other: &K| other.borrow() == key, look, true, |_| ());
-                    }
+                    let look = |_: &Entry<K, V>| {
+                        present = true;
+                        false
+                    };
+                    engine.remove(hash, |other: &K| other.borrow() == key, look, kill, |_| ());
                     !present
                 }
                 (Some(old), Change::Remove) => engine.remove_exact(old, Cause::Explicit, guard),

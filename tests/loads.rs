@@ -1,6 +1,6 @@
 //! Single-flight loads: one loader per key at a time, whatever runs concurrently; and `compute`.
 
-use hotset::{Cache, Entry, LoadBuckets, LoadError, Policy};
+use hotset::{Cache, Change, Entry, LoadBuckets, LoadError, Policy};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -277,6 +277,34 @@ fn invalidation_beats_a_load_in_flight() {
             }
         }
     }
+}
+
+/// The load began before the change, and ends while `decide` runs: its value is older.
+#[test]
+fn removal_by_change_sees_a_load_that_ends_while_it_decides() {
+    let cache: Cache<u64, u64> = Cache::new(100);
+    let (begun, end) = (Barrier::new(2), Barrier::new(2));
+    let mut seen = Vec::new();
+    thread::scope(|scope| {
+        let mut load = Some(scope.spawn(|| {
+            cache.get_or_insert_with(1, || {
+                begun.wait();
+                end.wait();
+                10
+            })
+        }));
+        begun.wait();
+        cache.change(&1, |old| {
+            seen.push(old.copied());
+            if let Some(load) = load.take() {
+                end.wait();
+                assert_eq!(load.join().unwrap(), 10);
+            }
+            Change::Remove
+        });
+    });
+    assert_eq!((seen, cache.get(&1)), (vec![None, Some(10)], None));
+    settled(&cache);
 }
 
 /// A source and its cache: after `remove`, no load may insert a value that was read before.
