@@ -157,7 +157,7 @@ fn profile_counts_lookups_of_every_kind() {
     };
     // A quarter holds 250 of the 500 keys. Keys that are never inserted are misses at every size.
     assert!((at(8.0) - 2.0 / 3.0).abs() < 0.001, "{advice:?}");
-    assert!((at(0.25) - 1.0 / 3.0).abs() < 0.02, "{advice:?}");
+    assert!((at(0.25) - 1.0 / 3.0).abs() < 0.06, "{advice:?}");
 }
 
 #[test]
