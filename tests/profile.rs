@@ -273,7 +273,10 @@ fn optimum_and_lru_frame_the_policy() {
     assert!(optimum >= advice.hit_ratio && optimum < 0.65, "{advice:?}");
     // In a loop, two caches with other hash seeds differ by a point, and the estimates are relative
     // to the cache's own ratio.
-    assert!((advice.over_lru.unwrap() - advice.hit_ratio).abs() < 0.025, "{advice:?}");
+    assert!(
+        (advice.over_lru.unwrap() - advice.hit_ratio).abs() < 0.025,
+        "{advice:?}"
+    );
     assert!((advice.unbounded.unwrap() - 0.98).abs() < 0.025, "{advice:?}");
     assert!((500..=1_000).contains(&advice.enough.unwrap()), "{advice:?}");
     assert!(advice.tenth_more > 0.0);
