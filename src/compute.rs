@@ -170,8 +170,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let done = match (old, change) {
                 (_, Change::Keep) => unreachable!("returned above"),
                 (None, Change::Remove) => {
-                    // A load that has not committed will not do so. One that has, and may have ended
-                    // while `decide` ran, is a current value that `decide` must see first.
+                    // A load that has not committed will not do so. One that has, and that may have
+                    // ended while `decide` ran, is a current value that `decide` must see first.
                     let mut present = false;
                     let look = |_: &Entry<K, V>| {
                         present = true;
