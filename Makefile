@@ -198,7 +198,8 @@ bench-python: build-python ## The Python wheel beside functools, dict and cacheb
 	"$$python" -m pip install --quiet --disable-pip-version-check cachebox; \
 	"$$python" bindings/python/bench.py $(ARGS)
 
-# What frees memory is of no concern to the figures that leave the process, nor to the files of snapshots.
+# What frees memory is of no concern to the figures that leave the process, nor to the files of
+# snapshots.
 CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/docs.rs tests/words.rs tests/tier2.rs tests/metrics.rs tests/profile.rs tests/stats_file.rs tests/snapshot_%,$(wildcard tests/*.rs)))
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
