@@ -232,10 +232,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let reloads = engine.time().refresh_after.is_some();
         if let Some(earliest) = engine.coarse_now().filter(|_| !reloads) {
             let guard = engine.pin();
-            if let Err(Some(found)) = self.0.lookup_fast(key, hash, &guard)
-                && let Some(entry) = self.0.hit_not_expiring(found, earliest, &guard)
-            {
-                return Found::Cached(entry.value.clone());
+            match self.0.lookup_fast(key, hash, &guard) {
+                // Decided and counted: the first deadline is just being set by another thread.
+                Ok(None) => return Found::Missing(guard),
+                Ok(Some(entry)) => return Found::Cached(entry.value.clone()),
+                Err(found) => {
+                    let alive = found.and_then(|found| self.0.hit_not_expiring(found, earliest, &guard));
+                    if let Some(entry) = alive {
+                        return Found::Cached(entry.value.clone());
+                    }
+                }
             }
         }
         let now = engine.now_and_expire();

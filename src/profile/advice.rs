@@ -100,7 +100,11 @@ impl Figures {
         let hit_ratio = ratio(truth.hits, truth.lookups);
         // The expected number of samples: see the module's "Corrections".
         let expected = (truth.lookups as f64 * self.share - self.lost).max(1.0);
-        let relative = |hits: f64| (hit_ratio + (hits - self.hits[OWN]) / expected).clamp(0.0, 1.0);
+        // No size has more hits than a cache without a bound, which is known without a mini.
+        let cold = self.cold.filter(|_| !self.timed);
+        let unbounded = cold.map(|cold| (1.0 - cold / expected).clamp(hit_ratio.min(1.0), 1.0));
+        let most = unbounded.unwrap_or(1.0);
+        let relative = |hits: f64| (hit_ratio + (hits - self.hits[OWN]) / expected).clamp(0.0, most);
         let mut points: Vec<Point> = Vec::new();
         for (quarters, hits) in QUARTERS.into_iter().zip(self.hits) {
             let capacity = self.capacity.saturating_mul(quarters) / 4;
@@ -117,8 +121,6 @@ impl Figures {
                 });
             }
         }
-        let cold = self.cold.filter(|_| !self.timed);
-        let unbounded = cold.map(|cold| relative(self.sampled - cold));
         let most = unbounded.or(points.last().map(|point| point.hit_ratio));
         let own_capacity = scaled(self.capacity, 4, (self.share * f64::from(u32::MAX)) as u32);
         let optimum = (!self.weighted && !self.timed && !self.recent.is_empty()).then(|| {
