@@ -38,7 +38,8 @@ const QUARTERS: [u64; 6] = [1, 2, 4, 8, 16, 32];
 /// The index of the cache's own size.
 const OWN: usize = 2;
 /// The smallest mini has this many entries, unless the whole cache is simulated. With a quarter as
-/// many, an estimate from 100,000 lookups was 1.9 points off (`estimates_are_close_to_replays`).
+/// many, an estimate from 100,000 lookups was 1.9 points off
+/// (`estimates_are_within_a_point_of_replays`).
 const SMALLEST: u64 = 512;
 /// With more entries in the largest mini, the share of sampled keys is halved. Reached by weighted
 /// caches, whose number of entries is not known in advance.
