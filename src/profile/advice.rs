@@ -103,8 +103,14 @@ impl Figures {
         // No size has more hits than a cache without a bound, which is known without a mini.
         let cold = self.cold.filter(|_| !self.timed);
         let unbounded = cold.map(|cold| (1.0 - cold / expected).clamp(hit_ratio.min(1.0), 1.0));
-        let most = unbounded.unwrap_or(1.0);
-        let relative = |hits: f64| (hit_ratio + (hits - self.hits[OWN]) / expected).clamp(0.0, most);
+        let relative = |hits: f64| {
+            let more = hits - self.hits[OWN];
+            match (unbounded, cold.map(|cold| self.sampled - cold - self.hits[OWN])) {
+                // Between two ratios that are known.
+                (Some(most), Some(room)) if more > 0.0 && room >= more => hit_ratio + more / room * (most - hit_ratio),
+                _ => (hit_ratio + more / expected).clamp(0.0, unbounded.unwrap_or(1.0)),
+            }
+        };
         let mut points: Vec<Point> = Vec::new();
         for (quarters, hits) in QUARTERS.into_iter().zip(self.hits) {
             let capacity = self.capacity.saturating_mul(quarters) / 4;
