@@ -47,7 +47,7 @@ METRICS := examples/metrics
 SHARD ?= 0/100
 
 .PHONY: help test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
-        bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-profile bench-stats-file bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
@@ -200,7 +200,7 @@ bench-python: build-python ## The Python wheel beside functools, dict and cacheb
 
 # What frees memory is of no concern to the figures that leave the process, nor to the files of
 # snapshots.
-CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/docs.rs tests/words.rs tests/tier2.rs tests/metrics.rs tests/profile.rs tests/stats_file.rs tests/snapshot_%,$(wildcard tests/*.rs)))
+CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/docs.rs tests/words.rs tests/tier2.rs tests/metrics.rs tests/profile.rs tests/stats_file.rs tests/stats_file_disk.rs tests/snapshot_%,$(wildcard tests/*.rs)))
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
 
@@ -314,6 +314,9 @@ bench-threads: ## What threads that ended, and a long reader, cost an insertion
 
 bench-profile: ## What a profile costs: throughput and memory at 100,000 entries
 	$(CARGO) bench --bench profile
+
+bench-stats-file: ## What a name and a stats file cost a hit and an insertion (callgrind)
+	$(CARGO) bench --bench stats_file
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel

@@ -159,7 +159,6 @@ def _article(row: Row, snapshot: Snapshot, allow_clear: bool) -> str:
         ("load, mean", fmt.duration(row.mean_load)),
         ("load, p99 at most", fmt.duration(quantile(row.buckets, 0.99))),
         ("time saved", fmt.duration(row.saved)),
-        ("oldest entry", fmt.duration(row.oldest)),
     ]
     figures += [(f"tier 2 {name}", fmt.count(value)) for name, value in (row.tier2 or {}).items()]
     terms = "".join(f"<div><dt>{label}</dt><dd>{value if '%' in value else html.escape(value)}</dd></div>" for label, value in figures if value != "-")
