@@ -1,6 +1,7 @@
 """`hotset.opentelemetry` with the SDK's reader in memory."""
 
 import os
+import time
 
 import hotset
 import hotset.opentelemetry
@@ -41,6 +42,21 @@ def test_instruments_report_what_the_cache_has_counted(reader):
     assert (found["hotset.cache.loads", "success"], found["hotset.cache.loads", "failure"]) == (1, 0)
     assert (found["hotset.cache.entries", ""], found["hotset.cache.capacity", ""]) == (1, 10)
     assert found["hotset.cache.load.time", ""] == cache.stats().load_time
+
+
+def test_durations_of_loads_are_cumulative_buckets(reader):
+    cache = hotset.Cache(10, name="otel: durations")
+    for key in range(3):
+        cache.get_or_load(key, lambda key: time.sleep(0.02 * (key == 2)))
+    found = points(reader, "otel: durations")
+    buckets = {le: count for (name, le), count in found.items() if name == "hotset.cache.load.duration.bucket"}
+    bounds = list(buckets)
+    assert bounds[-1] == "+Inf" and [float(le) for le in bounds] == sorted(float(le) for le in bounds)
+    assert bounds[:4] == ["1e-05", "2.5e-05", "5e-05", "0.0001"] and "1.0" in bounds
+    assert (buckets["0.01"], buckets["+Inf"]) == (2, 3)
+    assert list(buckets.values()) == sorted(buckets.values())
+    cache.get_or_load(9, lambda key: key)
+    assert points(reader, "otel: durations")["hotset.cache.load.duration.bucket", "+Inf"] == 4
 
 
 def test_counters_never_fall(reader):
