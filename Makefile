@@ -240,7 +240,7 @@ demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redi
 demo-fleet: tools-redis tools-wrk build-python ## Twelve workers of Django, Flask and FastAPI behind nginx, with hotset, Redis only, functools, no cache: figures and a chart (ARGS="--seconds 2")
 	examples/fleet/demo.sh $(ARGS)
 
-demo-advise: build-python ## A web service under load: which of its functions are worth caching, and what that saves
+demo-advise: build-python ## A web service under load: which of its functions are worth caching, how big a cache should be, and what that saves
 	examples/advise/demo.sh service
 
 # It fetches packages of others.
