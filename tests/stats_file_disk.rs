@@ -1,7 +1,7 @@
 //! The stats file where the disk is full, or the directory is another user's.
 //!
-//! A process has one stats file, so each test runs a child: this program again, in a namespace where
-//! it cannot do everything. Skipped where the system has no such namespaces.
+//! A process has one stats file, so each test runs a child: this program again, in a namespace
+//! where it cannot do everything. Skipped where the system has no such namespaces.
 #![cfg(all(target_os = "linux", feature = "stats-file"))]
 
 use hotset::Cache;

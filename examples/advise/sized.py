@@ -1,4 +1,4 @@
-"""The same service with a cache of its pages, which tells how big it should be.
+"""The same service with a cache of its pages, which reports how big it should be.
 
     sized.py CAPACITY    serves under load, and prints figures and the cache's advice as JSON
 
@@ -34,7 +34,7 @@ class CachedHandler(Handler):
 
 
 def request(port: int, articles: list[int], times: list[float]) -> None:
-    """Requests articles, one after the other, over one connection, and notes the seconds of each."""
+    """Requests articles, one after the other, over one connection; adds the seconds of each."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     for article in articles:
         start = time.perf_counter()

@@ -97,8 +97,8 @@ def instrument(meter_provider: MeterProvider | None = None) -> None:
     """Creates instruments that report all caches of this process. Again for a provider: no effect.
 
     Counters never fall: they continue over `cache_clear`, and over another cache of the same name.
-    OpenTelemetry has no observable histogram: the durations of loads are counters with the attribute
-    `le`, as the buckets of a classic histogram in Prometheus.
+    OpenTelemetry has no observable histogram: the durations of loads are counters with the
+    attribute `le`, as the buckets of a classic histogram in Prometheus.
 
     Args:
         meter_provider: The provider; None for the global one, which must have been set.
