@@ -265,12 +265,15 @@ test-metrics-rust: ## The recipes of examples/metrics: clippy, tests, and their 
 # DESTDIR stages the files of PREFIX, for packagers. Run as root after `make build-c`, install
 # compiles nothing.
 PREFIX ?= /usr/local
+LIBDIR ?= lib
 DESTDIR ?=
-export PREFIX DESTDIR
-install: build-c ## Install the C library, its headers, pkg-config and CMake files (PREFIX=/usr/local DESTDIR=)
+install uninstall: export PREFIX := $(PREFIX)
+install uninstall: export LIBDIR := $(LIBDIR)
+install uninstall: export DESTDIR := $(DESTDIR)
+install: build-c ## Install the C library, its headers, pkg-config and CMake files (PREFIX=/usr/local LIBDIR=lib DESTDIR=)
 	bindings/c/install/install.sh install
 
-uninstall: ## Remove what install put there (the same PREFIX and DESTDIR)
+uninstall: ## Remove what install put there (the same PREFIX, LIBDIR and DESTDIR)
 	bindings/c/install/install.sh uninstall
 
 test-c-install: build-c ## Programs against the installed C library: pkg-config, CMake, shared and static, C++, README
@@ -281,7 +284,7 @@ test-c-install: build-c ## Programs against the installed C library: pkg-config,
 
 demo-c: build-c ## A C proxy before a slow backend: hit ratio and latencies with and without the cache
 	mkdir -p target/demo-c
-	PREFIX=$(CURDIR)/target/demo-c DESTDIR= bindings/c/install/install.sh install
+	PREFIX=$(CURDIR)/target/demo-c LIBDIR=lib DESTDIR= bindings/c/install/install.sh install
 	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/c/hello.c -o target/demo-c/hello target/demo-c/lib/libhotset.so \
 	    -Wl,-rpath,$(CURDIR)/target/demo-c/lib
 	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/c/proxy.c -o target/demo-c/proxy target/demo-c/lib/libhotset.so \
