@@ -106,7 +106,7 @@ install)
     libs=$(static_libs)
     mkdir -p "$into/$libdir/pkgconfig" "$into/share/cmake/hotset" "$into/include"
     install -m 755 "$built/libhotset.so" "$into/$libdir/$real_name"
-    strip --strip-unneeded "$into/$libdir/$real_name"
+    strip --strip-unneeded --remove-section=.comment "$into/$libdir/$real_name"
     [ "$real_name" = "$soname" ] || ln -sf "$real_name" "$into/$libdir/$soname"
     ln -sf "$real_name" "$into/$libdir/libhotset.so"
     archive "$into/$libdir/libhotset.a"
