@@ -50,7 +50,7 @@ SHARD ?= 0/100
         bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
+        tools-redis tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -281,6 +281,25 @@ test-c-install: build-c ## Programs against the installed C library: pkg-config,
 	$(call need,pkg-config,pkg-config)
 	$(call need,cmake,cmake)
 	bindings/c/tests/install.sh
+
+deb: build-c ## Build the Debian packages of the C library, into target/deb
+	@$(call need,dpkg-gensymbols,dpkg-dev)
+	bindings/c/deb/build.sh
+
+# Not in `test`: it needs Debian.
+test-deb: deb ## The Debian packages: lintian, installed and removed by dpkg in a root of their own, programs against them
+	@$(call need,lintian,lintian)
+	@$(call need,pkg-config,pkg-config)
+	@$(call need,cmake,cmake)
+	bindings/c/deb/test.sh
+
+# Not in `test`: cargo-c compiles the library again, for a target that it names.
+test-capi: build-c ## The tree that cargo-c installs beside that of make install, and programs against it (make tools-capi first)
+	bindings/c/tests/capi.sh
+
+# It contains cargo, which takes many minutes to compile. A newer one needs a newer compiler.
+tools-capi: ## Install cargo-c, which installs C libraries of Rust as packagers do
+	command -v cargo-cinstall >/dev/null || $(CARGO) install --locked cargo-c@0.10.24
 
 demo-c: build-c ## A C proxy before a slow backend: hit ratio and latencies with and without the cache
 	mkdir -p target/demo-c
