@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the Debian packages that build.sh left in OUT: lintian finds no error and no warning, dpkg
-# installs and removes them in a root of its own, and programs use what it installed. `make test-deb`
-# builds the packages, and installs lintian.
+# installs and removes them in a root of its own, and programs use what it installed.
+# `make test-deb` builds the packages, and installs lintian.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 out=${OUT:-$root/target/deb}

@@ -29,7 +29,9 @@ case /$libdir/ in
 esac
 # What a .pc file cannot carry. A space it can, quoted.
 case $prefix$libdir in
-*[\"\\\$\#\`]* | *$'\n'* | *$'\t'*) fail "PREFIX and LIBDIR must have no tab, newline, quote, backtick, \$, # or \\: $prefix $libdir" ;;
+*[\"\\\$\#\`]* | *$'\n'* | *$'\t'*)
+    fail 'PREFIX and LIBDIR must have no tab, newline, double quote, backtick, $, # or \:' "$prefix $libdir"
+    ;;
 esac
 into=${DESTDIR:-}${prefix%/}
 

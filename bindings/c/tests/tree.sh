@@ -57,7 +57,7 @@ CMAKE
     done
 }
 
-# What a tree holds, a line for a file: path, link target or mode. The version is that of Cargo.toml.
+# What a tree holds, a line for each file: its path, and its mode or what it links to.
 list_tree() { # PREFIX
     (cd "$1" && find . \( -type f -printf '%P %m\n' \) -o \( -type l -printf '%P -> %l\n' \) | sort)
 }
