@@ -50,6 +50,7 @@ SHARD ?= 0/100
         bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
+        release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
         tools-redis tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
 
 help: ## List the targets
@@ -61,6 +62,7 @@ build: ## Build the crate, optimized
 # One after another, cheapest first: `make -j` would only have them wait for the same build lock.
 test: ## All that must pass: format, clippy, tests (both reclaimers, C, Python), documentation, bounded loom models
 	$(MAKE) --no-print-directory fmt-check
+	$(MAKE) --no-print-directory check-versions
 	$(MAKE) --no-print-directory clippy
 	$(MAKE) --no-print-directory test-default
 	$(MAKE) --no-print-directory test-crossbeam
@@ -200,7 +202,7 @@ bench-python: build-python ## The Python wheel beside functools, dict and cacheb
 
 # What frees memory is of no concern to the figures that leave the process, nor to the files of
 # snapshots.
-CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/docs.rs tests/words.rs tests/tier2.rs tests/metrics.rs tests/profile.rs tests/stats_file.rs tests/snapshot_%,$(wildcard tests/*.rs)))
+CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/docs.rs tests/words.rs tests/workflows.rs tests/tier2.rs tests/metrics.rs tests/profile.rs tests/stats_file.rs tests/snapshot_%,$(wildcard tests/*.rs)))
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
 
@@ -403,6 +405,12 @@ check-targets: ## Check the crate for 32 and 64 bits, ARM and WebAssembly, and i
 	done
 	CARGO_TARGET_DIR=target/check $(CARGO) check --target wasm32-unknown-unknown --features async,serde
 
+# What GitHub's machines for macOS and Windows run of the tests, where `make test` cannot.
+PORTABLE := --package hotset --lib --features async,metrics,serde,tier2 --test api --test edge_cases --test expiry --test expiry_model \
+            --test loads --test async_loads --test model --test reentrancy --test refresh --test tier2
+test-portable: ## The tests that run on every platform, Windows and macOS included
+	$(CARGO) test --locked $(PORTABLE)
+
 # Each target starts from what the runs before found; the seeds are written anew.
 fuzz: ## Run every fuzz target, or those in FUZZ_TARGETS="tier2_frame wheel" (SECONDS=60 each; a nightly compiler)
 	command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
@@ -419,6 +427,44 @@ mutants: ## Change the engine, map, policies and primitives in small ways, and c
 	test ! -d ../shared || ln -sfn "$$(realpath ../shared)" target/mutants/copy/shared
 	TMPDIR=$(CURDIR)/target/mutants/copy CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0 \
 	    nice $(CARGO) mutants --output target/mutants --shard $(SHARD) --sharding round-robin $(ARGS)
+
+# It changes nothing where a step fails; what publishes is printed, not run.
+release: ## Release VERSION=X.Y.Z: versions, changelog, commit, tag, artifacts, checksums, and the commands that publish (make tools-sbom first)
+	@packaging/release.sh "$(VERSION)"
+
+# Without wheels, which `make wheels` tries by itself.
+release-check: ## A release in a temporary clone: what it refuses, then the source, the crate, the C library and the Debian packages
+	ARTIFACTS="source crate c deb" packaging/test_release.sh
+
+test-release: ## The same with the source only
+	@packaging/test_release.sh
+
+check-versions: ## The version is the same wherever the tree has it (TAG=vX.Y.Z: and in that tag), and every Cargo.lock is up to date
+	packaging/version.py check $(if $(TAG),--tag "$(TAG)")
+	packaging/locks.sh
+
+check-workflows: ## The workflows of GitHub, by actionlint and zizmor, which are installed into target/workflows
+	@packaging/workflows.sh
+
+# ARTIFACTS="source crate sdist wheels c deb sbom" and DIST=target/dist are read by the script.
+artifacts: ## Build what a release consists of into DIST=target/dist (ARTIFACTS="source crate sdist wheels c deb sbom")
+	ARTIFACTS="$(or $(ARTIFACTS),source crate sdist wheels c deb sbom)" DIST="$(or $(DIST),target/dist)" packaging/artifacts.sh
+
+checksums: ## Write SHA256SUMS and NOTES.md into DIST=target/dist, after copying the files of FROM there
+	FROM="$(FROM)" DIST="$(or $(DIST),target/dist)" packaging/checksums.sh
+
+# The two that publish, for release.yml. A crate that is there already is no failure: a release that
+# stopped in the middle can be run again.
+publish-crate: ## Publish the crate on crates.io (CARGO_REGISTRY_TOKEN)
+	packaging/publish.sh crate
+
+publish-github: ## Publish the files of DIST as GitHub's release of TAG=vX.Y.Z (GH_TOKEN)
+	TAG="$(TAG)" DIST="$(or $(DIST),target/dist)" packaging/publish.sh github
+
+tools-sbom: ## Install cargo-cyclonedx, which writes the bills of materials of a release
+	command -v cargo-cyclonedx >/dev/null || $(CARGO) install --locked cargo-cyclonedx@0.5.9
+
+tools-release: tools-capi tools-sbom
 
 fmt: ## Format every source file
 	$(CARGO) fmt --all
