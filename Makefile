@@ -39,6 +39,8 @@ SEEDS ?= 0..4
 MIRI := cargo +nightly miri test
 # What `check-targets` checks, tests included.
 TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
+# The systems that are not Linux, which it checks the wheel for, too.
+DESKTOPS := aarch64-apple-darwin x86_64-apple-darwin x86_64-pc-windows-msvc
 # The environment of `build-python` with the newest interpreter.
 NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
 # The recipes of metrics for Rust, a crate with dependencies of its own.
@@ -397,13 +399,18 @@ miri: ## Small tests under Miri, with both borrow models, the smallest concurren
 
 # `cargo check` does not see arithmetic that overflows on 32 bits: that takes MIR. Nothing is
 # linked, so the C part of a test's dependency need not be compiled (CC=true).
-check-targets: ## Check the crate for 32 and 64 bits, ARM and WebAssembly, and its tests for the first two (rustup installs the targets)
-	rustup target add $(TARGETS) wasm32-unknown-unknown
+check-targets: ## Check the crate for 32 and 64 bits, ARM, WebAssembly, macOS and Windows, with tests; the wheel for the last two (rustup installs the targets)
+	rustup target add $(TARGETS) $(DESKTOPS) wasm32-unknown-unknown
 	for target in $(TARGETS); do \
 		CC=true AR=true RUSTFLAGS="--emit=mir,metadata" CARGO_TARGET_DIR=target/check \
 		    $(CARGO) check --target $$target --lib --tests --features async,serde; \
 	done
 	CARGO_TARGET_DIR=target/check $(CARGO) check --target wasm32-unknown-unknown --features async,serde
+	for target in $(DESKTOPS); do \
+		CC=true AR=true CARGO_TARGET_DIR=target/check $(CARGO) check --locked --target $$target $(PORTABLE) || exit 1; \
+		packaging/check_wheel_target.sh $$target || exit 1; \
+	done
+	CARGO_TARGET_DIR=target/check $(CARGO) check --target aarch64-apple-darwin --package hotset-c
 
 # What GitHub's machines for macOS and Windows run of the tests, where `make test` cannot.
 PORTABLE := --package hotset --lib --features async,metrics,serde,tier2 --test api --test edge_cases --test expiry --test expiry_model \

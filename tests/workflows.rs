@@ -44,7 +44,7 @@ fn commands(text: &str) -> Vec<String> {
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         let Some((before, command)) = line.split_once("run: ") else { continue };
-        if !before.trim().trim_start_matches("- ").is_empty() {
+        if !before.trim().trim_start_matches('-').is_empty() {
             continue;
         }
         if command.trim() == "|" {
@@ -103,8 +103,9 @@ fn actions_are_pinned_to_one_commit_each() {
             let Some(action) = line.trim().trim_start_matches("- ").strip_prefix("uses: ") else {
                 continue;
             };
-            if action.starts_with("./") {
-                assert!(root().join(action).is_file(), "{name}: {action}");
+            if let Some(path) = action.strip_prefix("./") {
+                let path = path.split(" #").next().unwrap();
+                assert!(root().join(path).is_file(), "{name}: {path}");
                 continue;
             }
             let (action, pin) = action.split_once('@').unwrap_or_else(|| panic!("{name}: {action}"));

@@ -8,6 +8,7 @@ ten seconds. `python -m hotset tier2 URL` reports what a server can do as a seco
 
 import argparse
 import functools
+import os
 import random
 import statistics
 import sys
@@ -113,6 +114,8 @@ def main() -> None:
         advise(sys.argv[2:])
         return
     elif sys.argv[1:2] == ["top"]:
+        if not hasattr(os, "geteuid"):
+            sys.exit("hotset top: this platform has no stats files: Linux and macOS have them")
         from hotset._top._command import main as top
 
         sys.exit(top(sys.argv[2:]))

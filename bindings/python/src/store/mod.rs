@@ -10,6 +10,10 @@ pub(crate) mod loads;
 pub(crate) mod options;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) mod owners;
+#[cfg(unix)]
+pub(crate) mod publish;
+#[cfg(not(unix))]
+#[path = "publish_off.rs"]
 pub(crate) mod publish;
 pub(crate) mod snapshot;
 mod stats;
