@@ -58,6 +58,7 @@ thread_local! {
 
 pub(crate) struct Store {
     /// The first field, so that it is dropped before the others, which the stats file reads.
+    #[cfg_attr(not(unix), expect(dead_code))]
     published: Published,
     cache: Cache,
     hooks: Arc<Hooks>,
