@@ -52,7 +52,7 @@ SHARD ?= 0/100
         bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
+        tools-release release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
         tools-redis tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
 
 help: ## List the targets

@@ -9,7 +9,8 @@ fail() { echo "publish: $*" >&2; exit 1; }
 case ${1:-} in
 crate)
     [ -n "${CARGO_REGISTRY_TOKEN:-}" ] || fail "CARGO_REGISTRY_TOKEN is not set"
-    if cargo info --quiet --registry crates-io "hotset@$version" >/dev/null 2>&1; then
+    # (From elsewhere: in this tree cargo would find the tree's own crate.)
+    if (cd / && cargo info --quiet --registry crates-io "hotset@$version" >/dev/null 2>&1); then
         echo "publish: hotset $version is on crates.io already"
         exit 0
     fi

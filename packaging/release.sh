@@ -26,6 +26,7 @@ last=$(git tag --list 'v[0-9]*' | sed 's/^v//' | sort -V | tail -1)
 message=$(packaging/version.py check 2>&1 >/dev/null | head -1 || true)
 [ -z "$message" ] || fail "the versions in the tree differ (make check-versions): $message"
 message=$(packaging/changelog.py unreleased 2>&1 >/dev/null) || fail "$message"
+[ -z "${DIST:-}" ] || [ -z "$(ls -A "$DIST" 2>/dev/null)" ] || fail "DIST is not empty: $DIST"
 case " $ARTIFACTS " in
 *" sbom "*) command -v cargo-cyclonedx >/dev/null || fail "cargo-cyclonedx is missing: make tools-sbom" ;;
 esac
@@ -42,8 +43,11 @@ done
 mkdir -p target
 ln -s "$root/target" "$work/hotset/target"
 echo /target >>"$work/hotset/.git/info/exclude"
-export DIST=${DIST:-$root/target/dist/$version}
-rm -rf "$DIST"
+export DIST=${DIST:+$(realpath -m "$DIST")}
+if [ -z "$DIST" ]; then
+    DIST=$root/target/dist/$version
+    rm -rf "$DIST"
+fi
 # (Behind `||`, a failure would not end the subshell.)
 set +e
 (

@@ -58,6 +58,10 @@ git commit --quiet --all --message "another version in the header"
 refused "versions that differ" "hotset.h:[0-9]*: 77, expected" "$next"
 git reset --quiet --hard HEAD~1
 
+mkdir "$work/full" && touch "$work/full/file"
+DIST=$work/full refused "a folder that is not empty" "DIST is not empty" "$next"
+[ -f "$work/full/file" ] || fail "a file of DIST was removed"
+
 # A step that fails in the middle.
 before=$(state)
 ! ARTIFACTS="source nothing" packaging/release.sh "$next" >"$work/out" 2>"$work/err" || fail "an artifact that does not exist was built"

@@ -6,7 +6,8 @@ set -euo pipefail
 umask 022
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 here=$root/bindings/c/deb
-out=${OUT:-$root/target/deb}
+mkdir -p "${OUT:-$root/target/deb}"
+out=$(cd "${OUT:-$root/target/deb}" && pwd)
 fail() { echo "deb: $*" >&2; exit 1; }
 for tool in dpkg-deb dpkg-shlibdeps dpkg-gensymbols dpkg-architecture; do
     command -v $tool >/dev/null || fail "$tool is missing: install dpkg-dev"
@@ -84,7 +85,6 @@ printf 'libhotset %s %s (>= %s)\n' "$abi" "$lib" "$version" >"$lib/DEBIAN/shlibs
 printf 'activate-noawait ldconfig\n' >"$lib/DEBIAN/triggers"
 dpkg-shlibdeps -Tdebian/substvars "$lib/usr/lib/$triplet/libhotset.so.$version"
 
-mkdir -p "$out"
 rm -f "$out"/libhotset*.deb
 for package in "$lib" libhotset-dev; do
     (cd "$package" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
