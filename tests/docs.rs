@@ -43,7 +43,14 @@ fn files(dirs: &[&str], kinds: &[&str]) -> Vec<(String, String)> {
 fn pages() -> Vec<(String, String)> {
     let mut pages = files(&["docs"], &["md"]);
     assert!(pages.len() > 30);
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "CODE_OF_CONDUCT.md",
+    ] {
         pages.push((name.to_owned(), fs::read_to_string(root().join(name)).unwrap()));
     }
     pages
@@ -162,6 +169,14 @@ fn readme_and_architecture_are_short() {
         readme.contains(&format!("Rust {version} and newer")),
         "the oldest Rust is {version}"
     );
+}
+
+#[test]
+fn citation_has_the_version_of_the_crate() {
+    let of = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let manifest = of("Cargo.toml");
+    let version = manifest.split("\nversion = \"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(of("CITATION.cff").contains(&format!("\nversion: {version}\n")), "{version}");
 }
 
 #[test]
