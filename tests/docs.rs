@@ -176,8 +176,18 @@ fn readme_and_architecture_are_short() {
 fn picture_of_the_readme_shows_the_workloads_of_the_demo() {
     let of = |name: &str| fs::read_to_string(root().join(name)).unwrap();
     let (picture, workloads) = (of("docs/hit-ratio.svg"), of("examples/replay/workload.rs"));
-    let kinds = workloads.split("const KINDS").nth(1).unwrap().split("];\n").next().unwrap();
-    let names: Vec<&str> = kinds.split("(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let kinds = workloads
+        .split("const KINDS")
+        .nth(1)
+        .unwrap()
+        .split("];\n")
+        .next()
+        .unwrap();
+    let names: Vec<&str> = kinds
+        .split("(\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+        .collect();
     assert!(names.len() >= 3, "{names:?}");
     for name in names.iter().chain(&["OPT", "exact LRU", "W-TinyLFU"]) {
         assert!(picture.contains(name), "docs/hit-ratio.svg lacks {name}");
@@ -188,8 +198,17 @@ fn picture_of_the_readme_shows_the_workloads_of_the_demo() {
 fn citation_has_the_version_of_the_crate() {
     let of = |name: &str| fs::read_to_string(root().join(name)).unwrap();
     let manifest = of("Cargo.toml");
-    let version = manifest.split("\nversion = \"").nth(1).unwrap().split('"').next().unwrap();
-    assert!(of("CITATION.cff").contains(&format!("\nversion: {version}\n")), "{version}");
+    let version = manifest
+        .split("\nversion = \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    assert!(
+        of("CITATION.cff").contains(&format!("\nversion: {version}\n")),
+        "{version}"
+    );
 }
 
 #[test]

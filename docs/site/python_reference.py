@@ -88,8 +88,8 @@ def public_names(package):
 def signature(package, name):
     """Returns a signature that autoapi does not find, or an empty string.
 
-    `Cache` has its settings in `__new__`, and of overloads autoapi takes the first one: the one with
-    the most parameters has the settings.
+    `Cache` has its settings in `__new__`. Of overloads autoapi takes the first one, while the one
+    with the most parameters has the settings.
     """
     module, last = name.rsplit(".", 1)
     found, overloaded = [], False
