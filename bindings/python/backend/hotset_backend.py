@@ -92,7 +92,7 @@ def build_editable(wheel_directory: str, config_settings: Settings = None, metad
 
 
 def explain(build: Any, *arguments: Any) -> str:
-    """Calls `build`. If it fails for want of a linker, the last line that it prints says so."""
+    """Calls `build`. If it fails for want of a linker, its last line names that."""
     try:
         return build(*arguments)
     except SystemExit:
