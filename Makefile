@@ -240,9 +240,9 @@ tools-crate: ## Install cargo-deny and cargo-semver-checks, which check the crat
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny@0.20.2
 	command -v cargo-semver-checks >/dev/null || $(CARGO) install --locked cargo-semver-checks@0.51.0
 
-# What frees memory is of no concern to the figures that leave the process, nor to the files of
-# snapshots.
-CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/docs.rs tests/words.rs tests/tier2.rs tests/metrics.rs tests/profile.rs tests/stats_file.rs tests/snapshot_%,$(wildcard tests/*.rs)))
+# The tests that retire entries, tables and waiters under load. What frees them is of no concern to
+# the others, and some test hotset's own epochs.
+CROSSBEAM_TESTS := $(addprefix --test ,alloc_failure async_loads edge_cases expiry_model faults linearizability loads model reentrancy regressions snapshot stress table_memory)
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
 
