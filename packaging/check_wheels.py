@@ -31,8 +31,9 @@ PROJECT = tomllib.loads((ROOT / "bindings/python/pyproject.toml").read_text())["
 LOCK = tomllib.loads((ROOT / "bindings/python/Cargo.lock").read_text())["package"]
 # Debian's newest interpreters, where `make test-python-new` installed them.
 CHROOT = Path(os.environ.get("CHROOT", ROOT / "target/python-new/debian"))
-# Interpreters of musl and of other processors, if there are any: name=path, such as
-# "musllinux_x86_64-cp311=/a/python".
+# Interpreters of musl and of other processors, if there are any, such as
+# "musllinux_x86_64-cp311=/a/python manylinux_aarch64-cp311=qemu-aarch64-static,-L,/root,/root/python".
+# Wheels are unpacked for them: they need neither pip nor venv.
 OTHERS = dict(pair.split("=", 1) for pair in os.environ.get("INTERPRETERS", "").split())
 
 failures: list[str] = []
@@ -120,13 +121,16 @@ def check_files(wheel: Path, most_bytes: int) -> None:
         print(f"{wheel.name}: {size:,} bytes; metadata, contents, list of components and platform are right")
 
 
-def interpreter(wheel: Path) -> tuple[list[str], Path] | str:
-    """Returns the command of the wheel's interpreter and the root that it sees, or why there is none."""
+def interpreter(wheel: Path) -> tuple[list[str], Path | None] | str:
+    """Returns the command of the wheel's interpreter, or why there is none.
+
+    With it comes the root that it sees; none stands for an interpreter without pip.
+    """
     tag = next(iter(parse_wheel_filename(wheel.name)[3]))
     python, system = tag.abi, re.sub(r"_\d+_\d+", "", tag.platform)
     system = re.sub(r"manylinux(2014)?_|^linux_", "manylinux_", system)
     if other := OTHERS.get(f"{system}-{python}"):
-        return other.split(","), Path("/")
+        return other.split(","), None
     if "musllinux" in system:
         return "no CPython of a musl system is here (INTERPRETERS names one)"
     if not system.endswith(platform.machine()):
@@ -142,12 +146,27 @@ def interpreter(wheel: Path) -> tuple[list[str], Path] | str:
     return f"no CPython {version} is here (make test-python-new installs 3.14 and 3.15)"
 
 
+def step(wheel: Path, command: list[str], show: bool) -> bool:
+    """Runs a command. Returns whether it succeeded; its failure is one of the wheel."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    check(done.returncode == 0, f"{wheel.name}: {' '.join(command)}\n{done.stdout}{done.stderr}")
+    if show and done.returncode == 0:
+        print(f"{wheel.name}: {done.stdout.strip()}")
+    return done.returncode == 0
+
+
 def run(wheel: Path) -> str:
     """Installs the wheel into a fresh environment and uses it. Returns the reason if it cannot."""
     found = interpreter(wheel)
     if isinstance(found, str):
         return found
     command, root = found
+    arguments = [PROJECT["version"], next(iter(parse_wheel_filename(wheel.name)[3])).abi]
+    if root is None:
+        with tempfile.TemporaryDirectory(prefix="hotset-wheel-") as folder:
+            zipfile.ZipFile(wheel).extractall(folder)
+            shutil.copy(ROOT / "packaging/smoke.py", folder)
+            return "" if step(wheel, [*command, f"{folder}/smoke.py", *arguments], show=True) else "it failed, see above"
     with tempfile.TemporaryDirectory(dir=root / "tmp", prefix="hotset-wheel-") as folder:
         inside = f"/{Path(folder).relative_to(root)}"
         shutil.copy(wheel, folder)
@@ -157,14 +176,10 @@ def run(wheel: Path) -> str:
             [*command, "-m", "venv", f"{inside}/env"],
             [*python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", f"{inside}/{wheel.name}"],
             # Isolated from the variables and folder of this run.
-            [*python, "-I", f"{inside}/smoke.py", PROJECT["version"], next(iter(parse_wheel_filename(wheel.name)[3])).abi],
+            [*python, "-I", f"{inside}/smoke.py", *arguments],
         ]
-        for step in steps:
-            done = subprocess.run(step, capture_output=True, text=True)
-            check(done.returncode == 0, f"{wheel.name}: {' '.join(step)}\n{done.stdout}{done.stderr}")
-            if done.returncode != 0:
-                return "it failed, see above"
-        print(f"{wheel.name}: {done.stdout.strip()}")
+        if not all(step(wheel, command, show=command is steps[-1]) for command in steps):
+            return "it failed, see above"
     return ""
 
 

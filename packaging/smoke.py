@@ -4,7 +4,9 @@ Arguments: VERSION and TAG, the version that must be imported, and the interpret
 """
 
 import asyncio
-import subprocess
+import contextlib
+import io
+import runpy
 import sys
 import sysconfig
 import tempfile
@@ -78,7 +80,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         map_and_save(folder)
     asyncio.run(load_once())
-    printed = subprocess.run([sys.executable, "-m", "hotset", "--version"], capture_output=True, text=True, check=True).stdout
+    # In this process, since an emulator's child would not be emulated: `python -m hotset --version`.
+    sys.argv = ["hotset", "--version"]
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        runpy.run_module("hotset", run_name="__main__")
+    printed = output.getvalue()
     assert version in printed, printed
     if free_threaded:
         assert not sys._is_gil_enabled(), "hotset turned the GIL on"
