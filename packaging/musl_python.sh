@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds CPython 3.11 for musl, in target/packages/musl, and prints its path: to try a musllinux
-# wheel on a Debian machine. The source is Debian's, the compiler musl-gcc (musl-tools). It is small:
-# no zlib, so no pip; a wheel is unpacked beside it.
+# wheel on a Debian machine. The source is Debian's, the compiler musl-gcc (musl-tools). It has no
+# zlib, and so no pip: check_wheels.py unpacks the wheel for it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD/target/packages/musl
@@ -16,6 +16,9 @@ if [ ! -x "$python" ]; then
     rm -rf "$here"
     mkdir -p "$here"/{lists/partial,cache/archives/partial,source}
     : >"$here/status"
+    # musl-gcc prints the triplet of glibc, which configure refuses.
+    printf '#!/bin/sh\n[ "$1" != --print-multiarch ] || exit 0\nexec musl-gcc "$@"\n' >"$here/cc"
+    chmod +x "$here/cc"
     echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $url bookworm main" >"$here/sources.list"
     cat >"$here/apt.conf" <<-END
 	#clear APT::Update::Post-Invoke;
@@ -35,7 +38,7 @@ if [ ! -x "$python" ]; then
             cd "$here/source" &&
             apt-get -c "$here/apt.conf" source -q --download-only python3.11 &&
             tar -xf python3.11_*.orig.tar.* --strip-components 1 &&
-            CC=musl-gcc CFLAGS=-O1 ./configure --quiet --prefix "$here/cpython" --disable-test-modules --without-ensurepip --without-readline &&
+            CC="$here/cc" CFLAGS=-O1 ./configure --quiet --prefix "$here/cpython" --disable-test-modules --without-ensurepip --without-readline &&
             make --quiet -j"${JOBS:-2}" &&
             make --quiet altinstall
     ) >"$here.log" 2>&1 || {

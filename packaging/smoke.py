@@ -80,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         map_and_save(folder)
     asyncio.run(load_once())
-    # In this process, since an emulator's child would not be emulated: `python -m hotset --version`.
+    # `python -m hotset --version`, in this process: an emulator does not emulate its children.
     sys.argv = ["hotset", "--version"]
     with contextlib.redirect_stdout(io.StringIO()) as output:
         runpy.run_module("hotset", run_name="__main__")
