@@ -99,7 +99,7 @@ def check_platform(wheel: Path, tags: set[str]) -> None:
         return
     printed = " ".join(tool("auditwheel", "show", wheel).split())
     if any(tag.startswith("musllinux_") for tag in tags):
-        # zig links with libc.so, and auditwheel knows libc.musl-x86_64.so.1 only. musl's loader takes
+        # zig links with libc.so; auditwheel knows libc.musl-x86_64.so.1 only. musl's loader takes
         # both for itself. Any other library would be a fault.
         found = re.search(r"libraries are required by the wheel: (\{.*?\})", printed)
         check(found and found[1] == '{ "libc.so": null }', f"{wheel.name}: auditwheel finds {printed}")
