@@ -15,7 +15,8 @@ if [ ${#environments[@]} = 0 ]; then
 fi
 
 newest=$(printf '%s\n' "${environments[@]}" | sort -V | tail -1)
-# Type checkers, programs of the documentation, and pure Python that reads what another process wrote.
+# Type checkers, programs of the documentation, and pure Python that reads what another process
+# wrote.
 alike=(dashboard docs pytest_plugin recipes snapshot_interchange statsfile top typing)
 
 tests() {
