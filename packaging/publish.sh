@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Publishes: `publish.sh crate` on crates.io, `publish.sh github` the files of DIST as GitHub's release
-# of TAG. Each may be run again after a release that stopped in the middle: what is published stays.
+# Publishes: `publish.sh crate` on crates.io, `publish.sh github` the files of DIST as GitHub's
+# release of TAG. Each may be run again after a release that stopped in the middle: what is
+# published stays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(packaging/version.py get)

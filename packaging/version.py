@@ -20,8 +20,8 @@ def forms(version):
     return {"version": version, "major": major, "minor": minor, "patch": patch, "abi": abi, "series": f"{major}.{minor}"}
 
 
-# Of each place: the file, an expression with the three groups before, what, after; which form of the
-# version it is; and at least how many there are.
+# Of each place: the file, an expression with the three groups before, what, after; which form of
+# the version it is; and at least how many there are.
 PLACES = [
     ("Cargo.toml", r'(\[workspace\.package\]\nversion = ")([^"]*)(")', "version", 1),
     ("bindings/python/Cargo.toml", r'(\[package\]\n(?:[^\[]*\n)?version = ")([^"]*)(")', "version", 1),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lints the workflows of GitHub: actionlint (their syntax, expressions and shell) and zizmor (what an
-# attacker can make of them), without the network. Installs both into target/workflows, at the
+# Lints the workflows of GitHub: actionlint (their syntax, expressions and shell) and zizmor (what
+# an attacker can make of them), without the network. Installs both into target/workflows, at the
 # versions of workflows.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -51,7 +51,7 @@ if(NOT TARGET hotset::hotset)
     set_target_properties(hotset::static PROPERTIES
       IMPORTED_LOCATION "${_hotset_static}"
       INTERFACE_INCLUDE_DIRECTORIES "${_hotset_prefix}/include")
-    # What Rust's standard library needs. The unwinder of libgcc_eh serves fully static programs, too.
+    # What Rust's standard library needs. The unwinder of libgcc_eh serves static programs, too.
     if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
       set_target_properties(hotset::static PROPERTIES INTERFACE_LINK_LIBRARIES
         "-Wl,--exclude-libs,libhotset.a;-lgcc_eh;-lutil;-lrt;-lpthread;-lm;-ldl;-lc")
