@@ -37,8 +37,11 @@ SECONDS ?= 60
 # The seeds of `miri`, each of which is another order of threads.
 SEEDS ?= 0..4
 MIRI := cargo +nightly miri test
+# The interpreters and targets of `wheels`, where they are given: PYTHONS="3.13 3.14t"
+# TARGETS=x86_64-unknown-linux-gnu.
+WHEELS = $(foreach name,PYTHONS TARGETS,$(if $(filter command line environment,$(origin $(name))),$(name)="$($(name))"))
 # What `check-targets` checks, tests included.
-TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
+TARGETS ?= i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
 # The environment of `build-python` with the newest interpreter.
 NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
 # The recipes of metrics for Rust, a crate with dependencies of its own.
@@ -50,7 +53,8 @@ SHARD ?= 0/100
         bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
+        tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim \
+        wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -197,6 +201,44 @@ bench-python: build-python ## The Python wheel beside functools, dict and cacheb
 	python=$$(ls -d target/python/3.*/bin/python | sort -V | tail -1); \
 	"$$python" -m pip install --quiet --disable-pip-version-check cachebox; \
 	"$$python" bindings/python/bench.py $(ARGS)
+
+wheels: ## Build the wheels that are published: CPython 3.11 to 3.15, glibc and musl, x86-64 and ARM64, into target/packages/wheels (PYTHONS="3.13 3.14t" TARGETS=x86_64-unknown-linux-gnu)
+	env -u PYTHONS -u TARGETS $(WHEELS) packaging/wheels.sh
+
+check-wheels: ## Check these wheels: metadata, contents, platform, size, components; use each on its interpreter, where that is here
+	"$$(packaging/tools.sh)/python" packaging/check_wheels.py target/packages/wheels
+
+sdist: ## Build the source distribution of the Python package, into target/packages/sdist
+	packaging/sdist.sh
+
+# Not in `test`: it compiles the wheel from the sdist for each interpreter, and runs its tests.
+test-artifacts: ## Install the wheels and the sdist by pip in fresh folders, run the tests of the sdist, and check what pip prints without a compiler (PYTHONS="3.11 3.13 3.14 3.15" TESTS=3.13)
+	$(if $(filter command line environment,$(origin PYTHONS)),PYTHONS="$(PYTHONS)") packaging/test_artifacts.sh
+
+check-packages: ## What is published, quickly: the crate's files and quickstart; an sdist, a wheel built from it without optimization, its contents, metadata and use
+	python3 packaging/check_crate.py
+	packaging/quick.sh
+
+check-crate: ## The crate's files, size and metadata, and the README's quickstart in a crate that depends on it
+	python3 packaging/check_crate.py
+
+check-deny: ## Licenses, sources and duplicates of what the crate and the wheel depend on (cargo-deny; ADVISORIES=1 for known faults)
+	packaging/crate.sh deny
+
+check-semver: ## The crate's API beside the last release (cargo-semver-checks; BASELINE=commit)
+	packaging/crate.sh semver
+
+check-minimal-versions: ## The crate with the oldest versions of its dependencies (a nightly compiler)
+	packaging/crate.sh minimal
+
+doc-docsrs: ## The crate's documentation as docs.rs builds it, without a warning (a nightly compiler)
+	RUSTDOCFLAGS="--cfg docsrs -D warnings" CARGO_TARGET_DIR=target/docsrs cargo +nightly doc --package hotset --all-features --no-deps
+
+# Each is compiled, which takes minutes.
+tools-release: tools-crate
+tools-crate: ## Install cargo-deny and cargo-semver-checks, which check the crate before a release
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny@0.20.2
+	command -v cargo-semver-checks >/dev/null || $(CARGO) install --locked cargo-semver-checks@0.51.0
 
 # The tests that retire entries, tables and waiters under load. What frees them is of no concern to
 # the others, and some test hotset's own epochs.
