@@ -4,9 +4,11 @@ import ast
 import doctest
 import importlib
 import pkgutil
+import platform
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,10 @@ MODULES = [name for _, name, _ in pkgutil.iter_modules(hotset.__path__, "hotset.
 
 
 def run(*command):
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT / "target")
+    # (A source distribution comes without this folder.)
+    build = ROOT / "target"
+    build.mkdir(exist_ok=True)
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=build)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -91,7 +96,12 @@ def test_public_names_exist_and_have_docstrings():
 
 
 def test_the_module_as_a_program():
-    assert hotset.__version__ in run("-m", "hotset", "--version")
+    versions = run("-m", "hotset", "--version")
+    # What the form of an issue requests: hotset, interpreter, system, module, packages beside it.
+    system, python = platform.machine(), platform.python_version()
+    for found in (hotset.__version__, f"{platform.python_implementation()} {python}", "GIL o", system, "_hotset.", f"redis {metadata.version('redis')}"):
+        assert found in versions, found
+    assert len(versions.splitlines()) == 5
     printed = run("-m", "hotset", "--seconds", "0.1")
     assert "functools.lru_cache" in printed and "hit ratio" in printed
 
