@@ -47,7 +47,7 @@ METRICS := examples/metrics
 SHARD ?= 0/100
 
 .PHONY: help test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
-        bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-profile check-estimates bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
@@ -228,6 +228,7 @@ test-tier2-sim: ## The simulation of the second tier: SIM_SEEDS=50000 random sch
 	HOTSET_SIM_SEEDS=$(SIM_SEEDS) HOTSET_SIM_DEVIATIONS=$(SIM_DEVIATIONS) $(CARGO) test --release --features tier2 --lib tier2::sim -- --nocapture
 
 # A trace to restart on; a workload of its own where there is none.
+TRACES ?= ../shared/traces
 TRACE ?= $(wildcard ../shared/traces/arc_oltp.u32.gz)
 
 demo: ## Replay the example trace; kill a process and restart it warm
@@ -314,6 +315,10 @@ bench-threads: ## What threads that ended, and a long reader, cost an insertion
 
 bench-profile: ## What a profile costs: throughput and memory at 100,000 entries
 	$(CARGO) bench --bench profile
+
+check-estimates: ## Estimates of the miss-ratio curve against replays of the traces in TRACES
+	@ls $(TRACES)/*.gz >/dev/null 2>&1 || echo "check-estimates: no traces in $(TRACES): skipped (TRACES=directory)"
+	HOTSET_ALL_TRACES=1 HOTSET_TRACES=$(abspath $(TRACES)) $(CARGO) test --release --test profile within_the_bars -- --nocapture --test-threads=1
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel

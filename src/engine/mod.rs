@@ -358,7 +358,7 @@ impl<K, V> Engine<K, V> {
         let hits = header.hits();
         if hits < self.hit_limit.load(Ordering::Relaxed) {
             if self.examines_hits || self.time.is_active() {
-                return false;
+                return self.is_profiled() && self.try_mark_unsampled(header);
             }
             header.set_hits(hits.saturating_add(1));
         }

@@ -37,7 +37,7 @@ fn advise(kind: PolicyKind, capacity: u64, stream: impl Iterator<Item = u32>) ->
             apply(What::Hit(PLAIN));
         }
     }
-    simulation.minis.iter().for_each(Mini::validate);
+    simulation.sizes.iter().for_each(|size| size.mini.validate());
     simulation.figures().advice(truth)
 }
 
@@ -89,8 +89,7 @@ fn removed_key_is_a_miss_at_every_size() {
             simulation.apply(Sample { hash, now: 0, what });
         }
     }
-    assert_eq!(simulation.hits, [0.0; QUARTERS.len()]);
-    assert!(simulation.minis.iter().all(|mini| mini.len() == 0));
+    assert!(simulation.sizes.iter().all(|size| size.counts.hits == 0.0 && size.mini.len() == 0));
 }
 
 #[test]
@@ -120,7 +119,7 @@ fn cleared_simulation_holds_nothing() {
         });
     });
     simulation.clear();
-    assert!(simulation.minis.iter().all(|mini| mini.len() == 0));
+    assert!(simulation.sizes.iter().all(|size| size.mini.len() == 0));
     (1..50).for_each(|key| {
         simulation.apply(Sample {
             hash: hash(key),
@@ -128,7 +127,7 @@ fn cleared_simulation_holds_nothing() {
             what: What::Miss,
         })
     });
-    assert_eq!(simulation.hits, [0.0; QUARTERS.len()]);
+    assert!(simulation.sizes.iter().all(|size| size.counts.hits == 0.0));
 }
 
 #[test]
