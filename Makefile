@@ -46,7 +46,7 @@ METRICS := examples/metrics
 # Which part of the mutants `mutants` tries: K/N, every Nth from the Kth on.
 SHARD ?= 0/100
 
-.PHONY: help test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
+.PHONY: help docs test-docs-screens test-quickstarts test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
         bench-profile check-estimates bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
@@ -198,14 +198,27 @@ bench-python: build-python ## The Python wheel beside functools, dict and cacheb
 	"$$python" -m pip install --quiet --disable-pip-version-check cachebox; \
 	"$$python" bindings/python/bench.py $(ARGS)
 
-# What frees memory is of no concern to the figures that leave the process, nor to the files of
-# snapshots.
-CROSSBEAM_TESTS := $(patsubst tests/%.rs,--test %,$(filter-out tests/tidy.rs tests/docs.rs tests/words.rs tests/tier2.rs tests/metrics.rs tests/profile.rs tests/stats_file.rs tests/snapshot_%,$(wildcard tests/*.rs)))
+# The tests that retire entries, tables and waiters under load. What frees them is of no concern to
+# the others, and some test hotset's own epochs.
+CROSSBEAM_TESTS := $(addprefix --test ,alloc_failure async_loads edge_cases expiry_model faults linearizability loads model reentrancy regressions snapshot stress table_memory)
 test-crossbeam: ## The tests, on crossbeam-epoch
 	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
 
 doc: ## The documentation, without a warning
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,metrics,serde,tier2
+
+# Not in `test`: it fetches Sphinx.
+docs: doc ## The site of the documentation: every page, the APIs of Python, C and Rust, links checked, in target/docs/html
+	docs/site/build.sh
+
+# Not in `test`: it installs a browser.
+test-docs-screens: docs ## The site in headless Chromium (Debian; installed if it is missing), light and dark, wide and narrow; pictures in target/docs/screens
+	$(call need,chromium,chromium)
+	target/docs/venv/bin/python docs/site/screens.py target/docs/html target/docs/screens $(ARGS)
+
+test-quickstarts: docs build-c build-python ## What the site's front page prints, typed in a new environment, a new crate, and against a new installation of the C library
+	$(call need,pkg-config,pkg-config)
+	$(NEWEST_PYTHON) docs/site/quickstarts.py target/docs/html
 
 # The environment of the loom targets and of asan; a target directory each, so that they undo no
 # other build.

@@ -43,7 +43,14 @@ fn files(dirs: &[&str], kinds: &[&str]) -> Vec<(String, String)> {
 fn pages() -> Vec<(String, String)> {
     let mut pages = files(&["docs"], &["md"]);
     assert!(pages.len() > 30);
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "CODE_OF_CONDUCT.md",
+    ] {
         pages.push((name.to_owned(), fs::read_to_string(root().join(name)).unwrap()));
     }
     pages
@@ -161,6 +168,46 @@ fn readme_and_architecture_are_short() {
     assert!(
         readme.contains(&format!("Rust {version} and newer")),
         "the oldest Rust is {version}"
+    );
+}
+
+/// `make demo` draws the picture of the README anew, of the same workloads.
+#[test]
+fn picture_of_the_readme_shows_the_workloads_of_the_demo() {
+    let of = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let (picture, workloads) = (of("docs/hit-ratio.svg"), of("examples/replay/workload.rs"));
+    let kinds = workloads
+        .split("const KINDS")
+        .nth(1)
+        .unwrap()
+        .split("];\n")
+        .next()
+        .unwrap();
+    let names: Vec<&str> = kinds
+        .split("(\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+        .collect();
+    assert!(names.len() >= 3, "{names:?}");
+    for name in names.iter().chain(&["OPT", "exact LRU", "W-TinyLFU"]) {
+        assert!(picture.contains(name), "docs/hit-ratio.svg lacks {name}");
+    }
+}
+
+#[test]
+fn citation_has_the_version_of_the_crate() {
+    let of = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let manifest = of("Cargo.toml");
+    let version = manifest
+        .split("\nversion = \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    assert!(
+        of("CITATION.cff").contains(&format!("\nversion: {version}\n")),
+        "{version}"
     );
 }
 

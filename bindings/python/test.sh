@@ -14,14 +14,22 @@ if [ ${#environments[@]} = 0 ]; then
     exit 1
 fi
 
+newest=$(printf '%s\n' "${environments[@]}" | sort -V | tail -1)
+# Type checkers, programs of the documentation, and pure Python that reads what another process
+# wrote.
+alike=(dashboard docs pytest_plugin recipes snapshot_interchange statsfile top typing)
+
 tests() {
+    local ignored=()
+    [ "$1" = "$newest" ] || ignored=("${alike[@]/#/--ignore=tests/test_}")
+    ignored=("${ignored[@]/%/.py}")
     echo "== $("$1" --version)"
     if ! "$1" -c 'import test.test_functools' 2>/dev/null; then
         echo "skipped: this interpreter came without its test package, from which CPython's own tests are taken"
     else
         "$1" tests/cpython.py
     fi
-    "$1" -m pytest -q -p no:cacheprovider --ignore tests/tier2 tests
+    "$1" -m pytest -q -p no:cacheprovider --ignore tests/tier2 "${ignored[@]}" tests
 }
 
 running=()
@@ -38,7 +46,6 @@ for n in "${!running[@]}"; do
     wait "${running[n]}" || failed=1
     cat "${environments[n]%/bin/python}/tests.log"
 done
-newest=$(printf '%s\n' "${environments[@]}" | sort -V | tail -1)
 if ! command -v redis-server >/dev/null; then
     echo "there is no redis-server, which the second tier's tests need: make tools-redis" >&2
     exit 1

@@ -12,7 +12,7 @@ pub(crate) mod lru;
 pub(crate) mod random;
 pub(crate) mod tinylfu;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod replay_tests;
 #[cfg(test)]
 pub(crate) mod testing;

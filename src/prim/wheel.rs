@@ -284,5 +284,5 @@ impl<H: Copy + Eq> Wheel<H> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -566,7 +566,7 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec for Serde<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

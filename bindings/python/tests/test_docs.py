@@ -4,9 +4,11 @@ import ast
 import doctest
 import importlib
 import pkgutil
+import platform
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -91,7 +93,12 @@ def test_public_names_exist_and_have_docstrings():
 
 
 def test_the_module_as_a_program():
-    assert hotset.__version__ in run("-m", "hotset", "--version")
+    versions = run("-m", "hotset", "--version")
+    # What the form of an issue requests: hotset, interpreter, system, module, packages beside it.
+    system, python = platform.machine(), platform.python_version()
+    for found in (hotset.__version__, f"{platform.python_implementation()} {python}", "GIL o", system, "_hotset.", f"redis {metadata.version('redis')}"):
+        assert found in versions, found
+    assert len(versions.splitlines()) == 5
     printed = run("-m", "hotset", "--seconds", "0.1")
     assert "functools.lru_cache" in printed and "hit ratio" in printed
 

@@ -1,24 +1,31 @@
 """Runs `python -m hotset`: a comparison with functools, or a tool by its name.
 
 `python -m hotset` prints version and build, and compares hotset with functools on this machine for
-ten seconds. `python -m hotset tier2 URL` reports what a server can do as a second tier,
-`python -m hotset advise script.py` which functions of a program are worth caching, and
-`python -m hotset top` shows the named caches of running processes.
+ten seconds; `--version` prints what a report of a fault needs, and compares nothing. `python -m
+hotset tier2 URL` reports what a server can do as a second tier, `python -m hotset advise script.py`
+which functions of a program are worth caching, and `python -m hotset top` shows the named caches of
+running processes.
 """
 
 import argparse
 import functools
+import os
+import platform
 import random
+import re
 import statistics
 import sys
 import sysconfig
 import time
 import timeit
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import hotset
+from hotset import _hotset
 from hotset._hotset import build
 
 _Decorate = Callable[[Callable[..., Any]], Any]
@@ -101,6 +108,32 @@ def _print(label: str, cells: list[str]) -> None:
     print(f"{label:24}", *(f"{cell:>21}" for cell in cells))
 
 
+def _extras() -> Iterator[str]:
+    """Yields the packages that hotset has adapters to, and that are installed, with versions."""
+    try:
+        requirements = metadata.requires("hotset") or []
+    except metadata.PackageNotFoundError:
+        # Copied into another program, without the metadata of a wheel.
+        return
+    for name in dict.fromkeys(re.split(r"[^\w.-]", requirement, maxsplit=1)[0] for requirement in requirements):
+        try:
+            yield f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            pass
+
+
+def _version() -> Iterator[str]:
+    """Yields the lines of `--version`: hotset, the interpreter, the system, packages beside it."""
+    yield f"hotset {hotset.__version__} ({build})"
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    profile = "with" if optimized else "without"
+    yield f"{platform.python_implementation()} {sys.version.split()[0]}, built {profile} profile-guided optimization, GIL {'on' if gil else 'off'}"
+    yield f"{platform.platform()}, {os.cpu_count()} processors"
+    yield f"module: {Path(_hotset.__file__).name}"
+    yield f"beside it: {', '.join(_extras()) or 'no package that hotset has an adapter to'}"
+
+
 def main() -> None:
     """Runs the command: prints the version, and compares hotset with functools."""
     if sys.argv[1:2] == ["tier2"]:
@@ -121,14 +154,14 @@ def main() -> None:
         "`top` shows the caches of running processes"
     )
     parser = argparse.ArgumentParser(prog="python -m hotset", description=description)
-    parser.add_argument("--version", action="store_true", help="print version and build only")
+    parser.add_argument("--version", action="store_true", help="print the versions of hotset, Python, the system and packages beside it")
     parser.add_argument("--seconds", type=float, default=9.0, help="how long to measure times (%(default)s)")
     arguments = parser.parse_args()
-    print(f"hotset {hotset.__version__} ({build})")
+    lines = list(_version())
     if arguments.version:
+        print("\n".join(lines))
         return
-    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    print(f"CPython {sys.version.split()[0]}, built {'with' if optimized else 'without'} profile-guided optimization")
+    print("\n".join(lines[:2]))
     print("nanoseconds per call, and the ratio to functools\n")
     _print("", list(_DECORATORS))
     for label, times in _times(arguments.seconds):
