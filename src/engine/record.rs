@@ -67,7 +67,7 @@ impl<K, V> Engine<K, V> {
                 Some(_) => self.apply_or_wait(writer, false, guard),
                 None => self.record(Event::Arrived(new), guard),
             },
-            _ if self.is_profiled() => self.record_profiled_arrival(new, guard),
+            _ if self.examines_arrivals && self.is_profiled() => self.record_profiled_arrival(new, guard),
             _ => self.record(Event::Arrived(new), guard),
         }
     }

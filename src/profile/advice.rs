@@ -37,7 +37,7 @@ pub struct Point {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Doubt {
-    /// There were too few lookups of sampled keys. Ask again after more traffic.
+    /// There were too few lookups of sampled keys, at some size. Ask again after more traffic.
     FewLookups,
     /// The simulation of a weighted cache holds too few entries: their weights are large compared
     /// with the capacity.
@@ -69,7 +69,8 @@ pub struct Advice {
     pub hit_ratio: f64,
     /// The number of lookups since profiling began.
     pub lookups: u64,
-    /// The share of the keys that is simulated, from 0 to 1.
+    /// The share of the keys that is simulated at the cache's own size, from 0 to 1. Larger sizes
+    /// are simulated with a smaller share, smaller ones with a larger share.
     pub sample: f64,
     /// The estimates, from a quarter of the capacity to eight times of it, ascending. Sizes above
     /// 40 million entries are left out.
@@ -111,12 +112,16 @@ impl Figures {
         // size that sees the most keys counts best.
         let most_seen = self.sizes.iter().max_by(|a, b| a.share.total_cmp(&b.share));
         let unbounded = most_seen.filter(|_| counts_cold).map(|size| {
-            let Counts { lookups, real, cold, .. } = size.counts;
+            let Counts {
+                lookups, real, cold, ..
+            } = size.counts;
             let misses = if lookups > real { cold / (lookups - real) } else { 0.0 };
             (1.0 - misses * (1.0 - hit_ratio)).clamp(hit_ratio.min(1.0), 1.0)
         });
         let relative = |size: &SizeFigures| {
-            let Counts { lookups, real, cold, .. } = size.counts;
+            let Counts {
+                lookups, real, cold, ..
+            } = size.counts;
             let (most, cold) = unbounded.map_or((1.0, 0.0), |most| (most, cold));
             let (more, room) = (more(size) - own, (lookups - cold - real) / expected(size) - own);
             if more > 0.0 && room > 0.0 {

@@ -3,15 +3,18 @@
 //! A [`Simulation`] holds one [`Mini`] per size, from a quarter of the cache's capacity to eight
 //! times of it. A mini simulates a cache of capacity `C` by one of capacity `R * C` that sees only
 //! the keys whose hash is below a threshold, a share `R` of all (miniature simulation, Waldspurger
-//! et al., ATC 2017). The driver passes [`Sample`]s in their order; it knows the keys, the clock
-//! and the threads, of which this module knows nothing.
+//! et al., ATC 2017). Each size has a threshold of its own, so that a large size does not need a
+//! large mini. The driver passes [`Sample`]s in their order; it knows the keys, the clock and the
+//! threads, of which this module knows nothing.
 //!
 //! # Corrections
 //!
-//! A few hot keys inside or outside of the sample would move the ratio by ten points. So missing
-//! samples count as hits: the divisor is the expected number of samples, `R` times the lookups of
-//! the cache (SHARDS-adj, Waldspurger et al., FAST 2015). And the minis provide
-//! differences only: the hit ratio at the cache's own capacity is known exactly.
+//! A few hot keys inside or outside of the sample would move the ratio by ten points. So the minis
+//! provide differences only: each is compared with the real cache's hits on the same lookups, and
+//! the hit ratio of the real cache is known exactly. Missing samples count as equal: the divisor is
+//! the expected number of samples, `R` times the lookups (SHARDS-adj, Waldspurger et al., FAST
+//! 2015). What the mini of the cache's own size differs by is an error of the method, and is
+//! subtracted from the others.
 //!
 //! # Expiration
 //!
@@ -41,7 +44,7 @@ const OWN: usize = 2;
 const LRU: usize = QUARTERS.len();
 /// The number of entries of the minis, and of the one of LRU. A mini that sees the share `R` of the
 /// keys costs `R` operations per lookup, so small sizes are the dear ones.
-const ENTRIES: [u64; QUARTERS.len() + 1] = [160, 320, 640, 1_280, 3_072, 3_072, 128];
+const ENTRIES: [u64; QUARTERS.len() + 1] = [160, 320, 640, 1_280, 3_072, 3_072, 512];
 /// Number of lookups that are kept for the optimum.
 const RECENT: usize = 1 << 15;
 /// Number of misses whose insertion is expected.
@@ -169,8 +172,14 @@ impl Size {
     /// Halves the share of the keys, and with it all counters.
     fn halve(&mut self) {
         self.threshold /= 2;
-        self.mini.thin_out(self.threshold, scaled(self.capacity, self.threshold));
-        let Counts { lookups, hits, real, cold } = &mut self.counts;
+        self.mini
+            .thin_out(self.threshold, scaled(self.capacity, self.threshold));
+        let Counts {
+            lookups,
+            hits,
+            real,
+            cold,
+        } = &mut self.counts;
         for counter in [lookups, hits, real, cold] {
             *counter /= 2.0;
         }
@@ -393,7 +402,7 @@ pub(crate) struct Figures {
     timed: bool,
     sizes: Vec<SizeFigures>,
     lost: f64,
-    /// Whether new keys could be told from others.
+    /// Whether new keys could be distinguished from others.
     counts_new_keys: bool,
     recent: Vec<u32>,
 }
