@@ -52,7 +52,7 @@ METRICS := examples/metrics
 SHARD ?= 0/100
 
 .PHONY: help docs test-docs-screens test-quickstarts test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
-        bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-profile bench-stats-file bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
@@ -299,7 +299,7 @@ demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redi
 demo-fleet: tools-redis tools-wrk build-python ## Twelve workers of Django, Flask and FastAPI behind nginx, with hotset, Redis only, functools, no cache: figures and a chart (ARGS="--seconds 2")
 	examples/fleet/demo.sh $(ARGS)
 
-demo-advise: build-python ## A web service under load: which of its functions are worth caching, and what that saves
+demo-advise: build-python ## A web service under load: which of its functions are worth caching, how big a cache should be, and what that saves
 	examples/advise/demo.sh service
 
 # It fetches packages of others.
@@ -395,6 +395,9 @@ bench-threads: ## What threads that ended, and a long reader, cost an insertion
 
 bench-profile: ## What a profile costs: throughput and memory at 100,000 entries
 	$(CARGO) bench --bench profile
+
+bench-stats-file: ## What a name and a stats file cost a hit and an insertion (callgrind)
+	$(CARGO) bench --bench stats_file
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel

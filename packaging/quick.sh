@@ -24,7 +24,7 @@ done
     env/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir wheel ./*.tar.gz
 )
 "$tools/python" packaging/check_wheels.py --any-size "$folder/wheel"
-built=$(ls target/python/wheels/3.*/*.whl 2>/dev/null | sort -V | tail -1)
+built=$(ls target/python/wheels/3.*/*.whl 2>/dev/null | sort -V | tail -1 || true)
 if [ -n "$built" ]; then
     "$tools/python" packaging/check_wheels.py --no-run "$built"
 else

@@ -79,7 +79,7 @@ def run_tests(programs: Path, sdist: Path, folder: Path) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     top = folder / sdist.name.removesuffix(".tar.gz")
-    subprocess.run([programs / "python", "-m", "pip", "install", "-q", "pytest", "hypothesis", "flask", "gunicorn"], check=True)
+    subprocess.run([programs / "python", "-m", "pip", "install", "-q", "pytest", "hypothesis", "flask", "gunicorn", "redis"], check=True)
     command = [programs / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--ignore", "tests/tier2", "tests"]
     subprocess.run(command, cwd=top / "bindings/python", check=True)
 
