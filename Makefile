@@ -470,7 +470,7 @@ check-targets: ## Check the crate for 32 and 64 bits, ARM, WebAssembly, macOS an
 	done
 	CARGO_TARGET_DIR=target/check $(CARGO) check --target wasm32-unknown-unknown --features async,serde
 	for target in $(DESKTOPS); do \
-		CC=true AR=true CARGO_TARGET_DIR=target/check $(CARGO) check --locked --target $$target $(PORTABLE) || exit 1; \
+		CC=true AR=$(CURDIR)/packaging/no_ar.sh CARGO_TARGET_DIR=target/check $(CARGO) check --locked --target $$target $(PORTABLE) || exit 1; \
 		packaging/check_wheel_target.sh $$target || exit 1; \
 	done
 	CARGO_TARGET_DIR=target/check $(CARGO) check --target aarch64-apple-darwin --package hotset-c
