@@ -23,6 +23,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from hotset._advise.observe import Description, class_of, forget_tokens, living_tokens, name_of, token_of
+from hotset._forks import at_fork
 from hotset._hotset import CallSampler
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -591,4 +592,4 @@ def _after_fork_in_child() -> None:
         recorder._after_fork()  # pyright: ignore[reportPrivateUsage]
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)
