@@ -52,7 +52,7 @@ METRICS := examples/metrics
 SHARD ?= 0/100
 
 .PHONY: help docs test-docs-screens test-quickstarts test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
-        bench-profile bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-profile check-estimates bench-stats-file bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
@@ -287,6 +287,7 @@ test-tier2-sim: ## The simulation of the second tier: SIM_SEEDS=50000 random sch
 	HOTSET_SIM_SEEDS=$(SIM_SEEDS) HOTSET_SIM_DEVIATIONS=$(SIM_DEVIATIONS) $(CARGO) test --release --features tier2 --lib tier2::sim -- --nocapture
 
 # A trace to restart on; a workload of its own where there is none.
+TRACES ?= ../shared/traces
 TRACE ?= $(wildcard ../shared/traces/arc_oltp.u32.gz)
 
 demo: ## Replay the example trace; kill a process and restart it warm
@@ -299,7 +300,7 @@ demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redi
 demo-fleet: tools-redis tools-wrk build-python ## Twelve workers of Django, Flask and FastAPI behind nginx, with hotset, Redis only, functools, no cache: figures and a chart (ARGS="--seconds 2")
 	examples/fleet/demo.sh $(ARGS)
 
-demo-advise: build-python ## A web service under load: which of its functions are worth caching, and what that saves
+demo-advise: build-python ## A web service under load: which of its functions are worth caching, how big a cache should be, and what that saves
 	examples/advise/demo.sh service
 
 # It fetches packages of others.
@@ -395,6 +396,13 @@ bench-threads: ## What threads that ended, and a long reader, cost an insertion
 
 bench-profile: ## What a profile costs: throughput and memory at 100,000 entries
 	$(CARGO) bench --bench profile
+
+bench-stats-file: ## What a name and a stats file cost a hit and an insertion (callgrind)
+	$(CARGO) bench --bench stats_file
+
+check-estimates: ## Estimates of the miss-ratio curve against replays of the traces in TRACES
+	@ls $(TRACES)/*.gz >/dev/null 2>&1 || echo "check-estimates: no traces in $(TRACES): skipped (TRACES=directory)"
+	HOTSET_ALL_TRACES=1 HOTSET_TRACES=$(abspath $(TRACES)) $(CARGO) test --release --test profile within_the_bars -- --nocapture --test-threads=1
 
 bench-wheel: ## What ten million timers cost
 	$(CARGO) bench --bench wheel

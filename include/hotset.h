@@ -660,7 +660,8 @@ typedef struct {
      */
     double hit_ratio;
     /**
-     * The share of the keys that is simulated, from 0 to 1.
+     * The share of the keys that is simulated at the cache's own size, from 0 to 1. Larger sizes
+     * are simulated with a smaller share, smaller ones with a larger share.
      */
     double sample;
     /**

@@ -361,10 +361,11 @@ impl<K, V, S> Builder<K, V, S> {
     /// Profiles the cache: it simulates itself at other sizes, so that
     /// [`advise`](Cache::advise) can tell which size is worth its memory.
     ///
-    /// The simulations take a sample of the keys. A cache of at most 2,048 entries is simulated
+    /// The simulations take a sample of the keys. A cache of some hundred entries is simulated
     /// whole, so that each of its lookups is simulated seven times. Larger caches pay less the
-    /// larger they are. Without this setting, a hit or an insertion executes no instruction more in
-    /// a cache without an expiration; a hit with one executes one more, and a miss four.
+    /// larger they are. Without this setting, a hit or an insertion executes no instruction more
+    /// with the default policy and neither a weigher nor an expiration; a hit in a cache with an
+    /// expiration executes one more, and a miss four.
     ///
     /// # Examples
     ///

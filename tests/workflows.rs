@@ -22,7 +22,11 @@ fn workflows() -> Vec<(String, String)> {
     names.sort();
     assert!(names.len() >= 3, "{names:?}");
     let named = |name: String| format!(".github/workflows/{name}");
-    names.into_iter().map(named).map(|name| (name.clone(), read(&name))).collect()
+    names
+        .into_iter()
+        .map(named)
+        .map(|name| (name.clone(), read(&name)))
+        .collect()
 }
 
 /// The targets that the Makefile has a rule for.
@@ -43,7 +47,9 @@ fn commands(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        let Some((before, command)) = line.split_once("run: ") else { continue };
+        let Some((before, command)) = line.split_once("run: ") else {
+            continue;
+        };
         if !before.trim().trim_start_matches('-').is_empty() {
             continue;
         }
@@ -109,7 +115,9 @@ fn actions_are_pinned_to_one_commit_each() {
                 continue;
             }
             let (action, pin) = action.split_once('@').unwrap_or_else(|| panic!("{name}: {action}"));
-            let (commit, version) = pin.split_once(" # v").unwrap_or_else(|| panic!("{name}: {action}@{pin}"));
+            let (commit, version) = pin
+                .split_once(" # v")
+                .unwrap_or_else(|| panic!("{name}: {action}@{pin}"));
             assert!(
                 commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()) && version.contains('.'),
                 "{name}: {action}@{pin}"

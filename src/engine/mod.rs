@@ -357,7 +357,10 @@ impl<K, V> Engine<K, V> {
         let header = unsafe { Handle(found).header() };
         let hits = header.hits();
         if hits < self.hit_limit.load(Ordering::Relaxed) {
-            if self.examines_hits || self.time.is_active() {
+            if self.examines_hits {
+                return self.is_profiled() && self.try_mark_unsampled(header);
+            }
+            if self.time.is_active() {
                 return false;
             }
             header.set_hits(hits.saturating_add(1));

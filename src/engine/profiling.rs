@@ -156,8 +156,7 @@ impl<K, V> Engine<K, V> {
 
     /// Samples an event that is about to be recorded: later its entry may be unlinked, and its hash
     /// be overwritten.
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn sample_event(&self, event: Event, guard: &Guard) {
         let subject = match event {
             Event::Arrived(entry)
@@ -171,9 +170,14 @@ impl<K, V> Engine<K, V> {
         };
         // SAFETY: an entry is alive until its event is applied.
         let hash = unsafe { subject.header() }.hash();
-        if !self.samples(u64::from(hash) << 32) {
-            return;
+        if self.samples(u64::from(hash) << 32) {
+            self.sample_change(event, hash, guard);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sample_change(&self, event: Event, hash: u32, guard: &Guard) {
         // The event must be recorded even if the user's clock panics.
         let now = self.now_catching_panics(&mut Panics::default());
         let what = match event.inserted() {
@@ -184,7 +188,7 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Marks a hit in a profiled cache, or one of an eager policy. A sampled entry never reaches
-    /// the cache's hit limit, so each of its hits comes here; others reach it with the first one.
+    /// the cache's hit limit, so each of its hits comes here.
     #[cold]
     #[inline(never)]
     pub(super) fn hit_examined(&self, found: NonNull<super::Header>, guard: &Guard) {
@@ -200,8 +204,29 @@ impl<K, V> Engine<K, V> {
         if self.eager_hits {
             return self.hit_eagerly(handle);
         }
-        let hits = header.hits();
-        let most = self.policy_hit_limit + u8::from(!sampled && !self.time.is_active());
+        if !sampled && !self.time.is_active() {
+            self.mark_unsampled(header);
+        } else if header.hits() < self.policy_hit_limit {
+            header.set_hits(header.hits() + 1);
+        }
+    }
+
+    /// Marks a hit in a profiled cache, if that only takes a mark: the entry is not sampled, the
+    /// policy is not eager, and no entry has a deadline. Returns whether it did.
+    #[inline(never)]
+    pub(super) fn try_mark_unsampled(&self, header: &super::Header) -> bool {
+        let marks = !self.eager_hits && !self.time.is_active() && !self.samples(u64::from(header.hash()) << 32);
+        if marks {
+            self.mark_unsampled(header);
+        }
+        marks
+    }
+
+    /// Counts a hit of an entry that is not sampled, up to one more than the policy's limit: the
+    /// next hit takes the fast path.
+    #[inline(always)]
+    fn mark_unsampled(&self, header: &super::Header) {
+        let (hits, most) = (header.hits(), self.policy_hit_limit + 1);
         if hits < most {
             let next = if self.policy_hit_limit <= 1 { most } else { hits + 1 };
             header.set_hits(next);

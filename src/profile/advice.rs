@@ -1,13 +1,13 @@
 //! The advice: what the simulated sizes mean, as numbers and as a sentence.
 
 use super::optimum::optimal_hits;
-use super::{Figures, OWN, QUARTERS, Truth, replay, scaled};
+use super::{Counts, Figures, LRU, OWN, QUARTERS, SizeFigures, Truth, replay};
 use std::fmt;
 
 /// With fewer sampled lookups, differences between sizes are noise.
 const FEW: f64 = 2_000.0;
 /// A mini of fewer entries than this is unreliable.
-const SMALL: u64 = 100;
+const SMALL: usize = 100;
 /// The share of samples that may be lost.
 const LOST: f64 = 0.05;
 /// Sizes beyond this number of entries are left out: keys that share 32 bits of their hash, of
@@ -37,7 +37,7 @@ pub struct Point {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Doubt {
-    /// There were too few lookups of sampled keys. Ask again after more traffic.
+    /// There were too few lookups of sampled keys, at some size. Ask again after more traffic.
     FewLookups,
     /// The simulation of a weighted cache holds too few entries: their weights are large compared
     /// with the capacity.
@@ -69,7 +69,8 @@ pub struct Advice {
     pub hit_ratio: f64,
     /// The number of lookups since profiling began.
     pub lookups: u64,
-    /// The share of the keys that is simulated, from 0 to 1.
+    /// The share of the keys that is simulated at the cache's own size, from 0 to 1. Larger sizes
+    /// are simulated with a smaller share, smaller ones with a larger share.
     pub sample: f64,
     /// The estimates, from a quarter of the capacity to eight times of it, ascending. Sizes above
     /// 40 million entries are left out.
@@ -98,27 +99,48 @@ impl Figures {
     pub(crate) fn advice(&self, truth: Truth) -> Advice {
         let ratio = |hits: u64, of: u64| if of == 0 { 0.0 } else { hits as f64 / of as f64 };
         let hit_ratio = ratio(truth.hits, truth.lookups);
-        // The expected number of samples: see the module's "Corrections".
-        let expected = (truth.lookups as f64 * self.share - self.lost).max(1.0);
-        // No size has more hits than a cache without a bound, which is known without a mini.
-        let cold = self.cold.filter(|_| !self.timed);
-        let unbounded = cold.map(|cold| (1.0 - cold / expected).clamp(hit_ratio.min(1.0), 1.0));
-        let relative = |hits: f64| {
-            let more = hits - self.hits[OWN];
-            match (unbounded, cold.map(|cold| self.sampled - cold - self.hits[OWN])) {
+        // The expected number of lookups that a size sees: see the module's "Corrections".
+        let total = (truth.lookups as f64 - self.lost).max(0.0);
+        let expected = |size: &SizeFigures| (total * size.share).max(1.0);
+        // How far a size, in the keys that it sees, is above the real cache.
+        let more = |size: &SizeFigures| (size.counts.hits - size.counts.real) / expected(size);
+        // What the miniature differs by at the same size is an error of all miniatures.
+        let own = more(&self.sizes[OWN]);
+        let counts_cold = self.counts_new_keys && !self.timed;
+        // No size has more hits than a cache without a bound, whose misses are the new keys. They
+        // are a part of the real cache's misses, so their share of those has the least noise. The
+        // size that sees the most keys counts best.
+        let most_seen = self.sizes.iter().max_by(|a, b| a.share.total_cmp(&b.share));
+        let unbounded = most_seen.filter(|_| counts_cold).map(|size| {
+            let Counts {
+                lookups, real, cold, ..
+            } = size.counts;
+            let misses = if lookups > real { cold / (lookups - real) } else { 0.0 };
+            (1.0 - misses * (1.0 - hit_ratio)).clamp(hit_ratio.min(1.0), 1.0)
+        });
+        let relative = |size: &SizeFigures| {
+            let Counts {
+                lookups, real, cold, ..
+            } = size.counts;
+            let (most, cold) = unbounded.map_or((1.0, 0.0), |most| (most, cold));
+            let (more, room) = (more(size) - own, (lookups - cold - real) / expected(size) - own);
+            if more > 0.0 && room > 0.0 {
                 // Between two ratios that are known.
-                (Some(most), Some(room)) if more > 0.0 && room >= more => hit_ratio + more / room * (most - hit_ratio),
-                _ => (hit_ratio + more / expected).clamp(0.0, unbounded.unwrap_or(1.0)),
+                hit_ratio + (more / room).min(1.0) * (most - hit_ratio)
+            } else {
+                (hit_ratio + more).clamp(0.0, most)
             }
         };
-        let mut points: Vec<Point> = Vec::new();
-        for (quarters, hits) in QUARTERS.into_iter().zip(self.hits) {
+        let (mut points, mut few_lookups, mut few_entries) = (Vec::new(), false, false);
+        for (quarters, size) in QUARTERS.into_iter().zip(&self.sizes) {
             let capacity = self.capacity.saturating_mul(quarters) / 4;
             if capacity > 0 && (self.weighted || quarters == 4 || capacity <= MOST) {
+                few_lookups |= size.counts.lookups < FEW;
+                few_entries |= self.weighted && size.share < 1.0 && size.entries < SMALL;
                 points.push(Point {
                     factor: quarters as f64 / 4.0,
                     capacity,
-                    hit_ratio: relative(hits),
+                    hit_ratio: relative(size),
                     bytes: if self.weighted {
                         capacity
                     } else {
@@ -127,19 +149,18 @@ impl Figures {
                 });
             }
         }
-        let most = unbounded.or(points.last().map(|point| point.hit_ratio));
-        let own_capacity = scaled(self.capacity, 4, (self.share * f64::from(u32::MAX)) as u32);
+        let most = unbounded.or(points.last().map(|point: &Point| point.hit_ratio));
         let optimum = (!self.weighted && !self.timed && !self.recent.is_empty()).then(|| {
-            let best = optimal_hits(&self.recent, usize::try_from(own_capacity).unwrap_or(usize::MAX));
-            let ours = replay(self.kind, &self.recent, own_capacity);
+            let best = optimal_hits(&self.recent, usize::try_from(self.own_entries).unwrap_or(usize::MAX));
+            let ours = replay(self.kind, &self.recent, self.own_entries);
             // Both start empty, so only their difference counts.
             (hit_ratio + (best as f64 - ours as f64) / self.recent.len() as f64).clamp(0.0, 1.0)
         });
-        let doubt = if self.sampled < FEW {
+        let doubt = if few_lookups {
             Some(Doubt::FewLookups)
-        } else if self.lost > LOST * (self.sampled + self.lost) {
+        } else if self.lost > LOST * truth.lookups as f64 {
             Some(Doubt::LostSamples)
-        } else if self.weighted && self.share < 1.0 && (self.entries[0] as u64) < SMALL {
+        } else if few_entries {
             Some(Doubt::FewEntries)
         } else {
             None
@@ -148,12 +169,12 @@ impl Figures {
             capacity: self.capacity,
             hit_ratio,
             lookups: truth.lookups,
-            sample: self.share,
+            sample: self.sizes[OWN].share,
             unbounded,
             enough: most.and_then(|most| size_for(&points, 0.95 * most)),
             tenth_more: tenth_more(&points),
             optimum,
-            over_lru: self.lru_hits.map(|lru| hit_ratio - relative(lru)),
+            over_lru: self.sizes.get(LRU).map(|lru| hit_ratio - relative(lru)),
             doubt,
             weighted: self.weighted,
             points,

@@ -179,6 +179,7 @@ pub(crate) enum Access {
 /// A miniature cache.
 #[derive(Debug)]
 pub(crate) struct Mini {
+    kind: PolicyKind,
     policy: AnyPolicy<Slots>,
     slots: Slots,
     index: HashTable<Handle>,
@@ -191,6 +192,7 @@ pub(crate) struct Mini {
 impl Mini {
     pub(crate) fn new(kind: PolicyKind, capacity: u64, weighted: bool) -> Self {
         Self {
+            kind,
             policy: AnyPolicy::new(kind, capacity, weighted),
             slots: Slots::default(),
             index: HashTable::new(),
@@ -284,6 +286,11 @@ impl Mini {
         }
         self.policy.set_capacity(&self.slots, capacity, &mut self.out);
         self.drop_evicted();
+    }
+
+    /// Removes all keys.
+    pub(crate) fn clear(&mut self, capacity: u64) {
+        *self = Self::new(self.kind, capacity, self.weighted);
     }
 
     fn sweep(&mut self, now: u64) {

@@ -3,15 +3,18 @@
 //! A [`Simulation`] holds one [`Mini`] per size, from a quarter of the cache's capacity to eight
 //! times of it. A mini simulates a cache of capacity `C` by one of capacity `R * C` that sees only
 //! the keys whose hash is below a threshold, a share `R` of all (miniature simulation, Waldspurger
-//! et al., ATC 2017). The driver passes [`Sample`]s in their order; it knows the keys, the clock
-//! and the threads, of which this module knows nothing.
+//! et al., ATC 2017). Each size has a threshold of its own, so that a large size does not need a
+//! large mini. The driver passes [`Sample`]s in their order; it knows the keys, the clock and the
+//! threads, of which this module knows nothing.
 //!
 //! # Corrections
 //!
-//! A few hot keys inside or outside of the sample would move the ratio by ten points. So missing
-//! samples count as hits: the divisor is the expected number of samples, `R` times the lookups of
-//! the cache (SHARDS-adj, Waldspurger et al., FAST 2015). And the minis provide
-//! differences only: the hit ratio at the cache's own capacity is known exactly.
+//! A few hot keys inside or outside of the sample would move the ratio by ten points. So the minis
+//! provide differences only: each is compared with the real cache's hits on the same lookups, and
+//! the hit ratio of the real cache is known exactly. Missing samples count as equal: the divisor is
+//! the expected number of samples, `R` times the lookups (SHARDS-adj, Waldspurger et al., FAST
+//! 2015). What the mini of the cache's own size differs by is an error of the method, and is
+//! subtracted from the others.
 //!
 //! # Expiration
 //!
@@ -37,17 +40,17 @@ pub(crate) use mini::{NEVER, Traits};
 const QUARTERS: [u64; 6] = [1, 2, 4, 8, 16, 32];
 /// The index of the cache's own size.
 const OWN: usize = 2;
-/// The smallest mini has this many entries, unless the whole cache is simulated. With a quarter as
-/// many, an estimate from 100,000 lookups was 1.9 points off
-/// (`estimates_are_within_a_point_of_replays`).
-const SMALLEST: u64 = 512;
-/// With more entries in the largest mini, the share of sampled keys is halved. Reached by weighted
-/// caches, whose number of entries is not known in advance.
-const MOST: usize = 17_000;
+/// The index of LRU at the cache's own size.
+const LRU: usize = QUARTERS.len();
+/// The number of entries of the minis, and of the one of LRU. A mini that sees the share `R` of the
+/// keys costs `R` operations per lookup, so small sizes are the dear ones.
+const ENTRIES: [u64; QUARTERS.len() + 1] = [160, 320, 640, 1_280, 3_072, 3_072, 512];
 /// Number of lookups that are kept for the optimum.
 const RECENT: usize = 1 << 15;
 /// Number of misses whose insertion is expected.
 const PENDING: u32 = 1 << 10;
+/// Number of insertions whose TTL is remembered.
+const TTLS: u32 = 1 << 12;
 
 /// Whether a cache of this capacity can be profiled. One without a bound has no size to compare
 /// others with.
@@ -85,6 +88,31 @@ pub(crate) struct Truth {
     pub(crate) entry_bytes: u64,
 }
 
+/// One size: its mini, the share of the keys that it sees, and what it counted.
+#[derive(Debug)]
+struct Size {
+    mini: Mini,
+    /// The mini sees keys whose hash is below this.
+    threshold: u32,
+    /// The capacity that is simulated.
+    capacity: u64,
+    /// With more entries, the share is halved. Reached by weighted caches, whose number of entries
+    /// is not known in advance.
+    most: usize,
+    counts: Counts,
+}
+
+/// What a size counted of the lookups that it saw. Halved with its share.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    lookups: f64,
+    hits: f64,
+    /// Hits of the real cache.
+    real: f64,
+    /// Lookups that even an infinite cache misses.
+    cold: f64,
+}
+
 /// The miniature caches of all sizes. Sequential; the driver locks.
 #[derive(Debug)]
 pub(crate) struct Simulation {
@@ -93,65 +121,94 @@ pub(crate) struct Simulation {
     weighted: bool,
     /// The time to idle; [`NEVER`] if there is none.
     idle: u64,
-    /// Keys whose hash is below this are sampled.
+    /// The greatest threshold of all sizes.
     threshold: u32,
-    minis: [Mini; QUARTERS.len()],
-    /// LRU at the cache's own size, unless that is the cache's policy.
-    lru: Option<Mini>,
-    /// What the driver counted, in samples of the current share: halved with it.
-    hits: [f64; QUARTERS.len()],
-    lru_hits: f64,
-    sampled: f64,
+    /// [`QUARTERS`], then LRU at the cache's own size, unless that is the cache's policy.
+    sizes: Vec<Size>,
+    /// Lookups of which the driver dropped the samples.
     lost: f64,
-    /// Lookups that even an infinite cache misses.
-    cold: f64,
     seen: Seen,
+    /// The last lookups that the cache's own size saw.
     recent: Vec<u32>,
     /// The position of the oldest lookup in `recent`, once that is full.
     oldest: usize,
     /// The last miss per place, whose insertion is a load and no update. A hash plus 1; 0 if none.
     pending: Vec<u32>,
+    /// The last insertion per place, with its TTL: a hit of the real cache knows only what remains
+    /// of it. Empty until an entry has a TTL.
+    ttls: Vec<(u32, Traits)>,
+}
+
+/// Returns the share of the keys below a threshold; `u32::MAX` stands for all keys.
+fn share(threshold: u32) -> f64 {
+    f64::from(threshold) / f64::from(u32::MAX)
 }
 
 /// Returns the capacity of a mini.
-fn scaled(capacity: u64, quarters: u64, threshold: u32) -> u64 {
-    // A threshold of `u32::MAX` samples all keys.
-    let share = if threshold == u32::MAX {
-        1 << 32
-    } else {
-        u128::from(threshold)
-    };
-    let exact = u128::from(capacity) * u128::from(quarters) * share / (4 << 32);
+fn scaled(capacity: u64, threshold: u32) -> u64 {
+    if threshold == u32::MAX {
+        return capacity.max(1);
+    }
+    let exact = u128::from(capacity) * u128::from(threshold) >> 32;
     u64::try_from(exact).unwrap_or(u64::MAX).max(1)
+}
+
+impl Size {
+    fn new(kind: PolicyKind, capacity: u64, weighted: bool, entries: u64) -> Self {
+        let threshold = if weighted || capacity <= entries {
+            u32::MAX
+        } else {
+            ((u128::from(entries) << 32) / u128::from(capacity)) as u32
+        };
+        Self {
+            mini: Mini::new(kind, scaled(capacity, threshold), weighted),
+            threshold,
+            capacity,
+            most: entries as usize * 3 / 2,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Halves the share of the keys, and with it all counters.
+    fn halve(&mut self) {
+        self.threshold /= 2;
+        self.mini
+            .thin_out(self.threshold, scaled(self.capacity, self.threshold));
+        let Counts {
+            lookups,
+            hits,
+            real,
+            cold,
+        } = &mut self.counts;
+        for counter in [lookups, hits, real, cold] {
+            *counter /= 2.0;
+        }
+    }
 }
 
 impl Simulation {
     pub(crate) fn new(kind: PolicyKind, capacity: u64, weighted: bool, idle: u64) -> Self {
-        let wanted = SMALLEST * 4; // the capacity whose quarter is the smallest mini
-        let threshold = if weighted || capacity <= wanted {
-            u32::MAX
-        } else {
-            ((u128::from(wanted) << 32) / u128::from(capacity)) as u32
+        let size = |(quarters, entries)| {
+            let exact = u128::from(capacity) * u128::from(quarters) / 4;
+            let capacity = u64::try_from(exact).unwrap_or(u64::MAX);
+            Size::new(kind, capacity, weighted, entries)
         };
-        let mini = |quarters| Mini::new(kind, scaled(capacity, quarters, threshold), weighted);
-        let lru = || Mini::new(PolicyKind::Lru, scaled(capacity, 4, threshold), weighted);
+        let lru = || Size::new(PolicyKind::Lru, capacity, weighted, ENTRIES[LRU]);
+        let sizes = QUARTERS.into_iter().zip(ENTRIES).map(size);
+        let sizes: Vec<Size> = sizes.chain((kind != PolicyKind::Lru).then(lru)).collect();
         Self {
             kind,
             capacity,
             weighted,
             idle,
-            threshold,
-            minis: QUARTERS.map(mini),
-            lru: (kind != PolicyKind::Lru).then(lru),
-            hits: [0.0; QUARTERS.len()],
-            lru_hits: 0.0,
-            sampled: 0.0,
+            threshold: sizes.iter().map(|size| size.threshold).max().unwrap_or(0),
+            sizes,
             lost: 0.0,
-            cold: 0.0,
             seen: Seen::new(),
             recent: Vec::new(),
             oldest: 0,
             pending: vec![0; PENDING as usize],
+            ttls: Vec::new(),
         }
     }
 
@@ -162,10 +219,10 @@ impl Simulation {
 
     /// Counts samples that the driver had to drop.
     pub(crate) fn lose(&mut self, samples: u64) {
-        self.lost += samples as f64;
+        self.lost += samples as f64 / share(self.threshold);
     }
 
-    /// Applies one operation to all minis.
+    /// Applies one operation to the minis that see the key.
     pub(crate) fn apply(&mut self, sample: Sample) {
         let Sample { hash, now, what } = sample;
         if hash >= self.threshold {
@@ -173,7 +230,10 @@ impl Simulation {
         }
         let expected = &mut self.pending[(mix(hash) % PENDING) as usize];
         match what {
-            What::Hit(traits) => self.look_up(hash, now, Some(traits)),
+            What::Hit(traits) => {
+                let known = self.remembered(hash, traits);
+                self.look_up(hash, now, Some(known));
+            }
             What::Miss => {
                 *expected = hash + 1;
                 self.look_up(hash, now, None);
@@ -186,36 +246,44 @@ impl Simulation {
                 if !load {
                     self.seen.add(hash);
                 }
-                for mini in self.minis.iter_mut().chain(&mut self.lru) {
-                    if !load || !mini.contains(hash, now) {
-                        mini.insert(hash, traits, now);
+                self.remember_ttl(hash, traits);
+                for size in self.sizes.iter_mut().filter(|size| hash < size.threshold) {
+                    if !load || !size.mini.contains(hash, now) {
+                        size.mini.insert(hash, traits, now);
                     }
                 }
             }
-            What::Removed => self
-                .minis
-                .iter_mut()
-                .chain(&mut self.lru)
-                .for_each(|mini| mini.remove(hash)),
+            What::Removed => {
+                let sizes = self.sizes.iter_mut().filter(|size| hash < size.threshold);
+                sizes.for_each(|size| size.mini.remove(hash));
+            }
         }
-        while self.minis[QUARTERS.len() - 1].len() > MOST && self.threshold > 1 {
+        if self.weighted {
             self.halve();
         }
     }
 
     /// A lookup. `real` is the real cache's entry, if it was a hit.
     fn look_up(&mut self, hash: u32, now: u64, real: Option<Traits>) {
-        self.sampled += 1.0;
-        self.cold += self.seen.add(hash);
-        self.remember(hash);
+        let cold = self.seen.add(hash);
+        if hash < self.sizes[OWN].threshold {
+            self.remember(hash);
+        }
         // From the largest to the smallest: a larger cache knows the TTL with which a smaller one
-        // would load the value, while the real one knows only what remains of it.
+        // would load the value.
         let mut known = real;
-        let sizes = self.minis.iter_mut().zip(&mut self.hits).rev();
-        for (mini, hits) in sizes.chain(self.lru.iter_mut().zip([&mut self.lru_hits])) {
-            match mini.access(hash, now, self.idle) {
+        let idle = self.idle;
+        let (sizes, lru) = self.sizes.split_at_mut(LRU);
+        for size in sizes.iter_mut().rev().chain(lru) {
+            if hash >= size.threshold {
+                continue;
+            }
+            size.counts.lookups += 1.0;
+            size.counts.cold += cold;
+            size.counts.real += f64::from(u8::from(real.is_some()));
+            match size.mini.access(hash, now, idle) {
                 Access::Hit(traits) => {
-                    *hits += 1.0;
+                    size.counts.hits += 1.0;
                     known = Some(traits);
                     continue;
                 }
@@ -224,7 +292,7 @@ impl Simulation {
             }
             // After a miss of the real cache, its insertion follows.
             if let (Some(_), Some(traits)) = (real, known) {
-                mini.insert(hash, traits, now);
+                size.mini.insert(hash, traits, now);
             }
         }
     }
@@ -238,36 +306,46 @@ impl Simulation {
         }
     }
 
-    /// Halves the share of sampled keys, and with it all counters.
+    fn remember_ttl(&mut self, hash: u32, traits: Traits) {
+        if self.ttls.is_empty() {
+            if traits.max_ttl == NEVER && traits.ttl == NEVER {
+                return;
+            }
+            self.ttls = vec![(0, Traits::PLAIN); TTLS as usize];
+        }
+        self.ttls[(mix(hash) % TTLS) as usize] = (hash, traits);
+    }
+
+    /// Returns the traits with which the real cache's entry was inserted, or, if another key has
+    /// its place, those that remain.
+    fn remembered(&self, hash: u32, remaining: Traits) -> Traits {
+        match self.ttls.get((mix(hash) % TTLS) as usize) {
+            Some(&(key, traits)) if key == hash && traits.weight == remaining.weight => traits,
+            _ => remaining,
+        }
+    }
+
+    /// Halves the shares of the sizes that hold too many entries.
     fn halve(&mut self) {
-        self.threshold /= 2;
-        let (capacity, threshold) = (self.capacity, self.threshold);
-        for (mini, quarters) in self.minis.iter_mut().zip(QUARTERS) {
-            mini.thin_out(threshold, scaled(capacity, quarters, threshold));
+        let own = self.sizes[OWN].threshold;
+        for size in &mut self.sizes {
+            while size.mini.len() > size.most && size.threshold > 1 {
+                size.halve();
+            }
         }
-        if let Some(lru) = &mut self.lru {
-            lru.thin_out(threshold, scaled(capacity, 4, threshold));
+        self.threshold = self.sizes.iter().map(|size| size.threshold).max().unwrap_or(0);
+        let threshold = self.sizes[OWN].threshold;
+        if threshold != own {
+            self.recent.rotate_left(self.oldest);
+            self.recent.retain(|&hash| hash < threshold);
+            self.oldest = 0;
         }
-        self.hits.iter_mut().for_each(|hits| *hits /= 2.0);
-        for counter in [&mut self.lru_hits, &mut self.sampled, &mut self.lost, &mut self.cold] {
-            *counter /= 2.0;
-        }
-        self.recent.rotate_left(self.oldest);
-        self.recent.retain(|&hash| hash < threshold);
-        self.oldest = 0;
     }
 
     /// Removes all keys from all minis.
     pub(crate) fn clear(&mut self) {
-        let new = Self::new(self.kind, self.capacity, self.weighted, self.idle);
-        self.minis = new.minis;
-        self.lru = new.lru;
-        let (capacity, threshold) = (self.capacity, self.threshold);
-        for (mini, quarters) in self.minis.iter_mut().zip(QUARTERS) {
-            mini.thin_out(threshold, scaled(capacity, quarters, threshold));
-        }
-        if let Some(lru) = &mut self.lru {
-            lru.thin_out(threshold, scaled(capacity, 4, threshold));
+        for size in &mut self.sizes {
+            size.mini.clear(scaled(size.capacity, size.threshold));
         }
         self.pending.fill(0);
     }
@@ -285,21 +363,32 @@ impl Simulation {
     /// Same as [`figures`](Self::figures), without the last lookups: the advice has no optimum, and
     /// takes no time.
     pub(crate) fn counters(&self) -> Figures {
+        let size = |size: &Size| SizeFigures {
+            share: share(size.threshold),
+            counts: size.counts,
+            entries: size.mini.len(),
+        };
         Figures {
             kind: self.kind,
             capacity: self.capacity,
+            own_entries: scaled(self.capacity, self.sizes[OWN].threshold),
             weighted: self.weighted,
-            timed: self.minis.iter().any(Mini::is_timed),
-            share: f64::from(self.threshold) / f64::from(u32::MAX),
-            hits: self.hits,
-            lru_hits: self.lru.is_some().then_some(self.lru_hits),
-            sampled: self.sampled,
+            timed: self.sizes.iter().any(|size| size.mini.is_timed()),
+            sizes: self.sizes.iter().map(size).collect(),
             lost: self.lost,
-            cold: (!self.seen.is_full()).then_some(self.cold),
-            entries: self.minis.each_ref().map(Mini::len),
+            counts_new_keys: !self.seen.is_full(),
             recent: Vec::new(),
         }
     }
+}
+
+/// A copy of the counters of a [`Size`].
+#[derive(Debug)]
+struct SizeFigures {
+    /// The share of the keys that it sees.
+    share: f64,
+    counts: Counts,
+    entries: usize,
 }
 
 /// A copy of the counters of a [`Simulation`].
@@ -307,16 +396,14 @@ impl Simulation {
 pub(crate) struct Figures {
     kind: PolicyKind,
     capacity: u64,
+    /// The capacity of the mini of the cache's own size.
+    own_entries: u64,
     weighted: bool,
     timed: bool,
-    /// The share of keys that are sampled.
-    share: f64,
-    hits: [f64; QUARTERS.len()],
-    lru_hits: Option<f64>,
-    sampled: f64,
+    sizes: Vec<SizeFigures>,
     lost: f64,
-    cold: Option<f64>,
-    entries: [usize; QUARTERS.len()],
+    /// Whether new keys could be distinguished from others.
+    counts_new_keys: bool,
     recent: Vec<u32>,
 }
 

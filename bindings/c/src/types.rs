@@ -288,7 +288,8 @@ pub struct hotset_advice {
     pub lookups: u64,
     /// The measured hit ratio since profiling began.
     pub hit_ratio: f64,
-    /// The share of the keys that is simulated, from 0 to 1.
+    /// The share of the keys that is simulated at the cache's own size, from 0 to 1. Larger sizes
+    /// are simulated with a smaller share, smaller ones with a larger share.
     pub sample: f64,
     /// The hit ratio of a cache without a bound. NaN if it is not known, and where entries expire.
     pub unbounded: f64,

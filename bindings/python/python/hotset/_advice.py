@@ -29,7 +29,7 @@ class Advice(NamedTuple):
         capacity: The capacity of the cache.
         hit_ratio: The measured hit ratio since profiling began.
         lookups: The number of lookups since profiling began.
-        sample: The share of the keys that is simulated, from 0 to 1.
+        sample: The share of the keys that is simulated at the cache's own size, from 0 to 1.
         points: The estimates, from a quarter of the capacity to eight times of it, ascending.
         unbounded: The hit ratio of a cache without a bound; None if it is not known, and in a cache
             whose entries expire.

@@ -218,7 +218,7 @@ class Metric:
         name: The name in Prometheus, without the suffix "_total" of counters.
         kind: "counter" for a Prometheus counter, "gauge" for a gauge, "sum" for a gauge that rises
             like a counter, "histogram" for that of the loads, whose field is the sum of durations.
-            OpenTelemetry gets only the sum.
+            OpenTelemetry gets the sum, and the buckets as counters.
         help: What it counts.
         series: The fields whose sum is a value, by value of `label`.
         label: The label in Prometheus that distinguishes the values; "" with one value only.
