@@ -206,7 +206,7 @@ bench-python: build-python ## The Python wheel beside functools, dict and cacheb
 	"$$python" -m pip install --quiet --disable-pip-version-check cachebox; \
 	"$$python" bindings/python/bench.py $(ARGS)
 
-wheels: ## Build the wheels that are published: CPython 3.11 to 3.15, glibc and musl, x86-64 and ARM64, into target/packages/wheels (PYTHONS="3.13 3.14t" TARGETS=x86_64-unknown-linux-gnu)
+wheels: ## Build the wheels that are published: CPython 3.11 to 3.15 and 3.14t, glibc and musl, x86-64 and ARM64, into target/packages/wheels (PYTHONS="3.13 3.14t" TARGETS=x86_64-unknown-linux-gnu)
 	env -u PYTHONS -u TARGETS $(WHEELS) packaging/wheels.sh
 
 check-wheels: ## Check these wheels: metadata, contents, platform, size, components; use each on its interpreter, where that is here

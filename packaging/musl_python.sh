@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD/target/packages/musl
 python=$here/cpython/bin/python3.11
-if [ ! -x "$python" ]; then
+if ! "$python" -c 'import asyncio' 2>/dev/null; then
     command -v musl-gcc >/dev/null || {
         echo "there is no musl-gcc (Debian: musl-tools)" >&2
         exit 1
@@ -16,8 +16,15 @@ if [ ! -x "$python" ]; then
     rm -rf "$here"
     mkdir -p "$here"/{lists/partial,cache/archives/partial,source}
     : >"$here/status"
-    # musl-gcc prints the triplet of glibc, which configure refuses.
-    printf '#!/bin/sh\n[ "$1" != --print-multiarch ] || exit 0\nexec musl-gcc "$@"\n' >"$here/cc"
+    # musl-gcc prints the triplet of glibc: configure refuses it, and setup.py uses headers of that.
+    cat >"$here/cc" <<-'END'
+	#!/bin/sh
+	case $1 in
+	--print-multiarch) ;;
+	-print-multiarch) echo x86_64-linux-musl ;;
+	*) exec musl-gcc "$@" ;;
+	esac
+	END
     chmod +x "$here/cc"
     echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $url bookworm main" >"$here/sources.list"
     cat >"$here/apt.conf" <<-END
@@ -38,7 +45,7 @@ if [ ! -x "$python" ]; then
             cd "$here/source" &&
             apt-get -c "$here/apt.conf" source -q --download-only python3.11 &&
             tar -xf python3.11_*.orig.tar.* --strip-components 1 &&
-            CC="$here/cc" CFLAGS=-O1 ./configure --quiet --prefix "$here/cpython" --disable-test-modules --without-ensurepip --without-readline &&
+            CC="$here/cc" CFLAGS=-O0 ./configure --quiet --prefix "$here/cpython" --disable-test-modules --without-ensurepip --without-readline &&
             make --quiet -j"${JOBS:-2}" &&
             make --quiet altinstall
     ) >"$here.log" 2>&1 || {

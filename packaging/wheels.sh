@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Builds the wheels that are published, into target/packages/wheels: for the interpreters
-# PYTHONS="3.11 3.12 3.13 3.14 3.15" and TARGETS="x86_64-unknown-linux-gnu ..". None of the
+# PYTHONS="3.11 3.12 3.13 3.14 3.14t 3.15" and TARGETS="x86_64-unknown-linux-gnu ..". None of the
 # interpreters has to be here: maturin knows how each of them was built. zig links for glibc 2.17
 # and musl 1.2, from any Linux. "3.14t" is the free-threaded 3.14.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHONS=${PYTHONS:-3.11 3.12 3.13 3.14 3.15}
+PYTHONS=${PYTHONS:-3.11 3.12 3.13 3.14 3.14t 3.15}
 TARGETS=${TARGETS:-x86_64-unknown-linux-gnu x86_64-unknown-linux-musl aarch64-unknown-linux-gnu aarch64-unknown-linux-musl}
 out=target/packages/wheels
 
