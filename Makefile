@@ -37,8 +37,13 @@ SECONDS ?= 60
 # The seeds of `miri`, each of which is another order of threads.
 SEEDS ?= 0..4
 MIRI := cargo +nightly miri test
+# The interpreters and targets of `wheels`, where they are given: PYTHONS="3.13 3.14t"
+# TARGETS=x86_64-unknown-linux-gnu.
+WHEELS = $(foreach name,PYTHONS TARGETS,$(if $(filter command line environment,$(origin $(name))),$(name)="$($(name))"))
 # What `check-targets` checks, tests included.
-TARGETS := i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
+TARGETS ?= i686-unknown-linux-gnu aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf
+# The systems that are not Linux, which it checks the wheel for, too.
+DESKTOPS := aarch64-apple-darwin x86_64-apple-darwin x86_64-pc-windows-msvc
 # The environment of `build-python` with the newest interpreter.
 NEWEST_PYTHON = $$(ls -d target/python/3.*/bin/python | sort -V | tail -1)
 # The recipes of metrics for Rust, a crate with dependencies of its own.
@@ -47,10 +52,12 @@ METRICS := examples/metrics
 SHARD ?= 0/100
 
 .PHONY: help docs test-docs-screens test-quickstarts test-screens build test fmt-check clippy test-default test-crossbeam test-minimal test-msrv doc test-loom demo demo-advise demo-advise-programs bench-advise examples bench bench-cache bench-compare bench-wheel \
-        bench-profile check-estimates bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
+        bench-profile check-estimates bench-stats-file bench-threads bench-snapshot bench-time bench-zipf instructions heap loom stress asan fuzz fmt tools clean build-c header-c test-c test-c-valgrind asan-c \
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
-        tools-redis tools-wrk tools-prometheus test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim
+        release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
+        tools-redis tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim \
+        wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +68,7 @@ build: ## Build the crate, optimized
 # One after another, cheapest first: `make -j` would only have them wait for the same build lock.
 test: ## All that must pass: format, clippy, tests (both reclaimers, C, Python), documentation, bounded loom models
 	$(MAKE) --no-print-directory fmt-check
+	$(MAKE) --no-print-directory check-versions
 	$(MAKE) --no-print-directory clippy
 	$(MAKE) --no-print-directory test-default
 	$(MAKE) --no-print-directory test-crossbeam
@@ -198,6 +206,44 @@ bench-python: build-python ## The Python wheel beside functools, dict and cacheb
 	"$$python" -m pip install --quiet --disable-pip-version-check cachebox; \
 	"$$python" bindings/python/bench.py $(ARGS)
 
+wheels: ## Build the wheels that are published: CPython 3.11 to 3.15, glibc and musl, x86-64 and ARM64, into target/packages/wheels (PYTHONS="3.13 3.14t" TARGETS=x86_64-unknown-linux-gnu)
+	env -u PYTHONS -u TARGETS $(WHEELS) packaging/wheels.sh
+
+check-wheels: ## Check these wheels: metadata, contents, platform, size, components; use each on its interpreter, where that is here
+	"$$(packaging/tools.sh)/python" packaging/check_wheels.py target/packages/wheels
+
+sdist: ## Build the source distribution of the Python package, into target/packages/sdist
+	packaging/sdist.sh
+
+# Not in `test`: it compiles the wheel from the sdist for each interpreter, and runs its tests.
+test-artifacts: ## Install the wheels and the sdist by pip in fresh folders, run the tests of the sdist, and check what pip prints without a compiler (PYTHONS="3.11 3.13 3.14 3.15" TESTS=3.13)
+	$(if $(filter command line environment,$(origin PYTHONS)),PYTHONS="$(PYTHONS)") packaging/test_artifacts.sh
+
+check-packages: ## What is published, quickly: the crate's files and quickstart; an sdist, a wheel built from it without optimization, its contents, metadata and use
+	python3 packaging/check_crate.py
+	packaging/quick.sh
+
+check-crate: ## The crate's files, size and metadata, and the README's quickstart in a crate that depends on it
+	python3 packaging/check_crate.py
+
+check-deny: ## Licenses, sources and duplicates of what the crate and the wheel depend on (cargo-deny; ADVISORIES=1 for known faults)
+	packaging/crate.sh deny
+
+check-semver: ## The crate's API beside the last release (cargo-semver-checks; BASELINE=commit)
+	packaging/crate.sh semver
+
+check-minimal-versions: ## The crate with the oldest versions of its dependencies (a nightly compiler)
+	packaging/crate.sh minimal
+
+doc-docsrs: ## The crate's documentation as docs.rs builds it, without a warning (a nightly compiler)
+	RUSTDOCFLAGS="--cfg docsrs -D warnings" CARGO_TARGET_DIR=target/docsrs cargo +nightly doc --package hotset --all-features --no-deps
+
+# Each is compiled, which takes minutes.
+tools-release: tools-crate
+tools-crate: ## Install cargo-deny and cargo-semver-checks, which check the crate before a release
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny@0.20.2
+	command -v cargo-semver-checks >/dev/null || $(CARGO) install --locked cargo-semver-checks@0.51.0
+
 # The tests that retire entries, tables and waiters under load. What frees them is of no concern to
 # the others, and some test hotset's own epochs.
 CROSSBEAM_TESTS := $(addprefix --test ,alloc_failure async_loads edge_cases expiry_model faults linearizability loads model reentrancy regressions snapshot stress table_memory)
@@ -254,7 +300,7 @@ demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redi
 demo-fleet: tools-redis tools-wrk build-python ## Twelve workers of Django, Flask and FastAPI behind nginx, with hotset, Redis only, functools, no cache: figures and a chart (ARGS="--seconds 2")
 	examples/fleet/demo.sh $(ARGS)
 
-demo-advise: build-python ## A web service under load: which of its functions are worth caching, and what that saves
+demo-advise: build-python ## A web service under load: which of its functions are worth caching, how big a cache should be, and what that saves
 	examples/advise/demo.sh service
 
 # It fetches packages of others.
@@ -279,12 +325,15 @@ test-metrics-rust: ## The recipes of examples/metrics: clippy, tests, and their 
 # DESTDIR stages the files of PREFIX, for packagers. Run as root after `make build-c`, install
 # compiles nothing.
 PREFIX ?= /usr/local
+LIBDIR ?= lib
 DESTDIR ?=
-export PREFIX DESTDIR
-install: build-c ## Install the C library, its headers, pkg-config and CMake files (PREFIX=/usr/local DESTDIR=)
+install uninstall: export PREFIX := $(PREFIX)
+install uninstall: export LIBDIR := $(LIBDIR)
+install uninstall: export DESTDIR := $(DESTDIR)
+install: build-c ## Install the C library, its headers, pkg-config and CMake files (PREFIX=/usr/local LIBDIR=lib DESTDIR=)
 	bindings/c/install/install.sh install
 
-uninstall: ## Remove what install put there (the same PREFIX and DESTDIR)
+uninstall: ## Remove what install put there (the same PREFIX, LIBDIR and DESTDIR)
 	bindings/c/install/install.sh uninstall
 
 test-c-install: build-c ## Programs against the installed C library: pkg-config, CMake, shared and static, C++, README
@@ -293,9 +342,28 @@ test-c-install: build-c ## Programs against the installed C library: pkg-config,
 	$(call need,cmake,cmake)
 	bindings/c/tests/install.sh
 
+deb: build-c ## Build the Debian packages of the C library, into target/deb
+	@$(call need,dpkg-gensymbols,dpkg-dev)
+	bindings/c/deb/build.sh
+
+# Not in `test`: it needs Debian.
+test-deb: deb ## The Debian packages: lintian, installed and removed by dpkg in a root of their own, programs against them
+	@$(call need,lintian,lintian)
+	@$(call need,pkg-config,pkg-config)
+	@$(call need,cmake,cmake)
+	bindings/c/deb/test.sh
+
+# Not in `test`: cargo-c compiles the library again, for a target that it names.
+test-capi: build-c ## The tree that cargo-c installs beside that of make install, and programs against it (make tools-capi first)
+	bindings/c/tests/capi.sh
+
+# It contains cargo, which takes many minutes to compile. A newer one needs a newer compiler.
+tools-capi: ## Install cargo-c, which installs C libraries of Rust as packagers do
+	command -v cargo-cinstall >/dev/null || $(CARGO) install --locked cargo-c@0.10.24
+
 demo-c: build-c ## A C proxy before a slow backend: hit ratio and latencies with and without the cache
 	mkdir -p target/demo-c
-	PREFIX=$(CURDIR)/target/demo-c DESTDIR= bindings/c/install/install.sh install
+	PREFIX=$(CURDIR)/target/demo-c LIBDIR=lib DESTDIR= bindings/c/install/install.sh install
 	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/c/hello.c -o target/demo-c/hello target/demo-c/lib/libhotset.so \
 	    -Wl,-rpath,$(CURDIR)/target/demo-c/lib
 	$(CC) -std=c11 -O2 -Wall -Wextra -Iinclude examples/c/proxy.c -o target/demo-c/proxy target/demo-c/lib/libhotset.so \
@@ -328,6 +396,9 @@ bench-threads: ## What threads that ended, and a long reader, cost an insertion
 
 bench-profile: ## What a profile costs: throughput and memory at 100,000 entries
 	$(CARGO) bench --bench profile
+
+bench-stats-file: ## What a name and a stats file cost a hit and an insertion (callgrind)
+	$(CARGO) bench --bench stats_file
 
 check-estimates: ## Estimates of the miss-ratio curve against replays of the traces in TRACES
 	@ls $(TRACES)/*.gz >/dev/null 2>&1 || echo "check-estimates: no traces in $(TRACES): skipped (TRACES=directory)"
@@ -391,13 +462,24 @@ miri: ## Small tests under Miri, with both borrow models, the smallest concurren
 
 # `cargo check` does not see arithmetic that overflows on 32 bits: that takes MIR. Nothing is
 # linked, so the C part of a test's dependency need not be compiled (CC=true).
-check-targets: ## Check the crate for 32 and 64 bits, ARM and WebAssembly, and its tests for the first two (rustup installs the targets)
-	rustup target add $(TARGETS) wasm32-unknown-unknown
+check-targets: ## Check the crate for 32 and 64 bits, ARM, WebAssembly, macOS and Windows, with tests; the wheel for the last two (rustup installs the targets)
+	rustup target add $(TARGETS) $(DESKTOPS) wasm32-unknown-unknown
 	for target in $(TARGETS); do \
 		CC=true AR=true RUSTFLAGS="--emit=mir,metadata" CARGO_TARGET_DIR=target/check \
 		    $(CARGO) check --target $$target --lib --tests --features async,serde; \
 	done
 	CARGO_TARGET_DIR=target/check $(CARGO) check --target wasm32-unknown-unknown --features async,serde
+	for target in $(DESKTOPS); do \
+		CC=true AR=$(CURDIR)/packaging/no_ar.sh CARGO_TARGET_DIR=target/check $(CARGO) check --locked --target $$target $(PORTABLE) || exit 1; \
+		packaging/check_wheel_target.sh $$target || exit 1; \
+	done
+	CARGO_TARGET_DIR=target/check $(CARGO) check --target aarch64-apple-darwin --package hotset-c
+
+# What GitHub's machines for macOS and Windows run of the tests, where `make test` cannot.
+PORTABLE := --package hotset --lib --features async,metrics,serde,tier2 --test api --test edge_cases --test expiry --test expiry_model \
+            --test loads --test async_loads --test model --test reentrancy --test refresh --test tier2
+test-portable: ## The tests that run on every platform, Windows and macOS included
+	$(CARGO) test --locked $(PORTABLE)
 
 # Each target starts from what the runs before found; the seeds are written anew.
 fuzz: ## Run every fuzz target, or those in FUZZ_TARGETS="tier2_frame wheel" (SECONDS=60 each; a nightly compiler)
@@ -415,6 +497,44 @@ mutants: ## Change the engine, map, policies and primitives in small ways, and c
 	test ! -d ../shared || ln -sfn "$$(realpath ../shared)" target/mutants/copy/shared
 	TMPDIR=$(CURDIR)/target/mutants/copy CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0 \
 	    nice $(CARGO) mutants --output target/mutants --shard $(SHARD) --sharding round-robin $(ARGS)
+
+# It changes nothing where a step fails; what publishes is printed, not run.
+release: ## Release VERSION=X.Y.Z: versions, changelog, commit, tag, artifacts, checksums, and the commands that publish (make tools-sbom first)
+	@packaging/release.sh "$(VERSION)"
+
+# Without wheels, which `make wheels` tries by itself.
+release-check: ## A release in a temporary clone: what it refuses, then the source, the crate, the C library and the Debian packages
+	ARTIFACTS="source crate c deb" packaging/test_release.sh
+
+test-release: ## The same with the source only
+	@packaging/test_release.sh
+
+check-versions: ## The version is the same wherever the tree has it (TAG=vX.Y.Z: and in that tag), and every Cargo.lock is up to date
+	packaging/version.py check $(if $(TAG),--tag "$(TAG)")
+	packaging/locks.sh
+
+check-workflows: ## The workflows of GitHub, by actionlint and zizmor, which are installed into target/workflows
+	@packaging/workflows.sh
+
+# ARTIFACTS="source crate sdist wheels c deb sbom" and DIST=target/dist are read by the script.
+artifacts: ## Build what a release consists of into DIST=target/dist (ARTIFACTS="source crate sdist wheels c deb sbom")
+	ARTIFACTS="$(or $(ARTIFACTS),source crate sdist wheels c deb sbom)" DIST="$(or $(DIST),target/dist)" packaging/artifacts.sh
+
+checksums: ## Write SHA256SUMS and NOTES.md into DIST=target/dist, after copying the files of FROM there
+	FROM="$(FROM)" DIST="$(or $(DIST),target/dist)" packaging/checksums.sh
+
+# The two that publish, for release.yml. A crate that is there already is no failure: a release that
+# stopped in the middle can be run again.
+publish-crate: ## Publish the crate on crates.io (CARGO_REGISTRY_TOKEN)
+	packaging/publish.sh crate
+
+publish-github: ## Publish the files of DIST as GitHub's release of TAG=vX.Y.Z (GH_TOKEN)
+	TAG="$(TAG)" DIST="$(or $(DIST),target/dist)" packaging/publish.sh github
+
+tools-sbom: ## Install cargo-cyclonedx, which writes the bills of materials of a release
+	command -v cargo-cyclonedx >/dev/null || $(CARGO) install --locked cargo-cyclonedx@0.5.9
+
+tools-release: tools-capi tools-sbom
 
 fmt: ## Format every source file
 	$(CARGO) fmt --all

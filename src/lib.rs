@@ -23,6 +23,7 @@
 //! | `huge-pages` | yes | huge pages for large tables, on Linux | libc |
 //! | `stats-file` | yes | the module [`stats_file`], and `Builder::name`: figures of named caches in a file | crc32fast, libc |
 //! | `async` | no | `get_or_insert_async` and its variants: loaders that are futures, on any executor | – |
+//! | `metrics` | no | the module `metrics`: statistics in the facade of that name | metrics |
 //! | `serde` | no | `snapshot::Serde`: keys and values that serde can serialize, in snapshots | serde, postcard |
 //! | `tier2` | no | the module `tier2`: the protocol by which processes share a second tier, without I/O | – |
 //! | `crossbeam` | no | reclamation by crossbeam-epoch in place of hotset's own | crossbeam-epoch |

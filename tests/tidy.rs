@@ -222,3 +222,58 @@ fn files_are_short() {
         assert!(lines <= 700, "{name} has {lines} lines: it does too much");
     }
 }
+
+/// A package cannot name license files outside of its folder, so the wheel has copies.
+#[test]
+fn licenses_of_the_wheel_are_those_of_the_root() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        let copy = root.join("bindings/python/licenses").join(name);
+        assert_eq!(
+            fs::read_to_string(root.join(name)).unwrap(),
+            fs::read_to_string(copy).unwrap(),
+            "{name}"
+        );
+    }
+}
+
+/// docs.rs shows at each item the feature that it needs.
+#[test]
+fn public_items_of_features_are_marked() {
+    for (name, text) in files(&["src"]) {
+        if name.starts_with("src/raw") {
+            continue;
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let Some(feature) = line.trim().strip_prefix("#[cfg(feature = ") else {
+                continue;
+            };
+            let attributes = lines[number + 1..]
+                .iter()
+                .take_while(|line| line.trim().starts_with("#["));
+            let (count, marked) = attributes.fold((0, false), |(count, marked), line| {
+                (
+                    count + 1,
+                    marked || line.contains(&format!("doc(cfg(feature = {feature}").replace(")]", "")),
+                )
+            });
+            let item = lines.get(number + 1 + count).map_or("", |line| line.trim());
+            let public = [
+                "pub fn",
+                "pub async",
+                "pub mod",
+                "pub struct",
+                "pub enum",
+                "pub trait",
+                "pub type",
+            ];
+            let is_public = public.iter().any(|kind| item.starts_with(kind));
+            assert!(
+                marked || !is_public,
+                "{name}:{}: not marked with doc(cfg(..)): {item}",
+                number + 1
+            );
+        }
+    }
+}

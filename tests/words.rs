@@ -133,7 +133,15 @@ const ALLOWED: &[(&str, &str)] = &[];
 const GENERATED: &[&str] = &["include/hotset.h", "tests/words.rs"];
 
 const DIRECTORIES: &[&str] = &[
-    "src", "tests", "examples", "benches", "bindings", "docs", "fuzz", "include",
+    "src",
+    "tests",
+    "packaging",
+    "examples",
+    "benches",
+    "bindings",
+    "docs",
+    "fuzz",
+    "include",
 ];
 const SKIPPED: &[&str] = &["target", "corpus", "artifacts", "coverage", "dist", "build"];
 const COLUMNS: usize = 100;

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Builds the Python wheel for Debian's newest interpreters, and runs its tests there: CPython's own,
-# and pytest. The interpreters are those of Debian's suite $SUITE, installed by debootstrap, once,
-# into target/python-new/debian; remove that folder to get newer ones. The wheel is built and tested
-# in a chroot of that folder, which sees this tree, this machine's Rust toolchain and nothing else
-# of its files. Needs root, a Debian machine and the network. INTERPRETERS="3.15" chooses.
+# and pytest; or runs the command in its arguments there instead. The interpreters are those of
+# Debian's suite $SUITE, installed by debootstrap, once, into target/python-new/debian; remove that
+# folder to get newer ones. The wheel is built and tested in a chroot of that folder, which sees
+# this tree, this machine's Rust toolchain and nothing else of its files. Needs root, a Debian
+# machine and the network. INTERPRETERS="3.15" chooses.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 SUITE=forky
@@ -16,7 +17,7 @@ if [ -z "${HOTSET_MOUNTS:-}" ]; then
         echo "debootstrap and mount need root: run this as root" >&2
         exit 1
     fi
-    HOTSET_MOUNTS=private exec unshare --mount --propagation private "$PWD/bindings/python/newest.sh"
+    HOTSET_MOUNTS=private exec unshare --mount --propagation private "$PWD/bindings/python/newest.sh" "$@"
 fi
 
 install_debian() {
@@ -64,6 +65,10 @@ inside() {
     chroot "$root" /usr/bin/env -C /opt/hotset PATH=/opt/rust/bin:/usr/sbin:/usr/bin CARGO_HOME=/opt/cargo LC_ALL=C.UTF-8 \
         CARGO_TARGET_DIR=/opt/hotset/target/python-new/cargo ENVIRONMENTS=target/python-new PYTHONS="${pythons# }" "$@"
 }
+if [ $# -gt 0 ]; then
+    inside "$@"
+    exit
+fi
 # The servers of the second tier's tests, which start their own: nothing is started by the
 # installation.
 if [ ! -x "$root/usr/bin/redis-server" ] || [ ! -x "$root/usr/bin/valkey-server" ]; then

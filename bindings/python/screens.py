@@ -57,7 +57,6 @@ def figures(name, rate, ratio, swing, capacity, fill, worker, **other):
         "loads": misses,
         "load_failures": misses // 4000,
         "load_time": misses * 12_000_000,
-        "age": (250 + 40 * worker) * 10**9,
         "samples": samples(rate, ratio, swing),
         "buckets": [(5_000_000, misses // 2), (25_000_000, misses // 3), (100_000_000, misses // 6)],
         **other,

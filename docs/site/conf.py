@@ -81,8 +81,12 @@ def mark_code(_app, _what, _name, _object, _options, lines):
 
 
 def skip_private(_app, _what, _name, member, skip, _options):
-    """Leaves out what other modules of the package call, and users do not."""
-    return True if re.search(r"Private to the package|by the package itself", getattr(member, "docstring", "")) else skip
+    """Leaves out what only other modules of the package use.
+
+    And what has no docstring: fields that the docstring of their class lists, methods of tuples.
+    """
+    text = getattr(member, "docstring", "")
+    return True if not text or re.search(r"Private to the package|by the package itself", text) else skip
 
 
 def setup(app):

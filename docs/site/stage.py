@@ -112,12 +112,17 @@ def sections(text):
     return found
 
 
+def capitalized(title):
+    """Returns a title with its first letter in upper case, except the name of the project."""
+    return title if title.startswith("hotset") else title[:1].upper() + title[1:]
+
+
 def navigation(contents):
     """Returns the toctrees of the site, a caption for each section of docs/README.md."""
     trees = []
     for name, text in sections(contents).items():
         links = re.findall(r"\[([^]]+)\]\(([^)\s]+)\.md\)", " ".join(text.split()))
-        entries = {target: f"{title[0].upper()}{title[1:].replace('`', '')} <{target}>" for title, target in links}
+        entries = {target: f"{capitalized(title.replace('`', ''))} <{target}>" for title, target in links}
         if entries and name:
             trees.append((name, [*entries.values(), *GENERATED.get(name, [])]))
     lines = []

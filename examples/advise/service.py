@@ -82,11 +82,15 @@ class Handler(BaseHTTPRequestHandler):
     database = ""
     visits: dict[int, int] = {}
 
+    def content(self, article: int) -> bytes:
+        """Returns the page of an article."""
+        return page(self.database, article)
+
     def do_GET(self) -> None:
         """Answers a request: `/12` is the page of article 12."""
         article = int(self.path[1:])
         visit(article, self.visits)
-        content = page(self.database, article)
+        content = self.content(article)
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -120,15 +124,20 @@ def load(port: int) -> None:
     print(json.dumps({"answers": len(sums), "checksum": sum(sums)}))
 
 
+def create_database(path: str) -> None:
+    """Writes the prices of all articles."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE prices (article INTEGER PRIMARY KEY, amount REAL)")
+    connection.executemany("INSERT INTO prices VALUES (?, ?)", ((article, article / 10) for article in range(ARTICLES)))
+    connection.commit()
+    connection.close()
+
+
 def main() -> None:
     """Serves until the clients have finished."""
     with tempfile.TemporaryDirectory() as folder:
         Handler.database = str(Path(folder) / "prices")
-        connection = sqlite3.connect(Handler.database)
-        connection.execute("CREATE TABLE prices (article INTEGER PRIMARY KEY, amount REAL)")
-        connection.executemany("INSERT INTO prices VALUES (?, ?)", ((article, article / 10) for article in range(ARTICLES)))
-        connection.commit()
-        connection.close()
+        create_database(Handler.database)
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         subprocess.run([sys.executable, __file__, "--load", str(server.server_address[1])], check=True)

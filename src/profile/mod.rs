@@ -149,7 +149,7 @@ fn scaled(capacity: u64, threshold: u32) -> u64 {
     if threshold == u32::MAX {
         return capacity.max(1);
     }
-    let exact = u128::from(capacity) * u128::from(threshold) >> 32;
+    let exact = (u128::from(capacity) * u128::from(threshold)) >> 32;
     u64::try_from(exact).unwrap_or(u64::MAX).max(1)
 }
 

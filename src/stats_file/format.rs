@@ -72,7 +72,6 @@ mod record {
     pub(super) const ENTRIES: usize = 296;
     pub(super) const BYTES: usize = 304;
     pub(super) const COUNTERS: usize = 312;
-    pub(super) const AGE: usize = 408;
     pub(super) const TIER2: usize = 416;
     pub(super) const BUCKETS: usize = 480;
     pub(super) const POINTS: usize = 872;
@@ -169,8 +168,6 @@ pub struct Record {
     pub(super) entries: u64,
     pub(super) bytes: u64,
     pub(super) counters: [u64; COUNTERS],
-    /// In nanoseconds.
-    pub(super) age: u64,
     pub(super) tier2: Option<[u64; TIER2]>,
     /// The upper bounds of the buckets of load latencies, in nanoseconds, and the loads in each.
     pub(super) buckets: ([u64; BUCKETS], [u64; BUCKETS]),
@@ -190,7 +187,6 @@ impl Default for Record {
             entries: 0,
             bytes: UNKNOWN,
             counters: [UNKNOWN; COUNTERS],
-            age: UNKNOWN,
             tier2: None,
             buckets: ([0; BUCKETS], [0; BUCKETS]),
             bucket_count: 0,
@@ -447,7 +443,6 @@ impl Record {
         for (number, counter) in self.counters.into_iter().enumerate() {
             put_u64(bytes, record::COUNTERS + 8 * number, counter);
         }
-        put_u64(bytes, record::AGE, self.age);
         for (number, figure) in self.tier2.unwrap_or([UNKNOWN; TIER2]).into_iter().enumerate() {
             put_u64(bytes, record::TIER2 + 8 * number, figure);
         }
@@ -497,7 +492,6 @@ pub(super) fn decode_record(bytes: &[u8]) -> Option<Decoded> {
         weight: get_u64(bytes, record::WEIGHT)?,
         entries: get_u64(bytes, record::ENTRIES)?,
         bytes: get_u64(bytes, record::BYTES)?,
-        age: get_u64(bytes, record::AGE)?,
         bucket_count: count(record::BUCKETS, BUCKETS)?,
         point_count: count(record::POINTS, POINTS)?,
         ..Record::default()
@@ -560,7 +554,7 @@ impl Request {
 }
 
 const _: () = {
-    assert!(record::COUNTERS + 8 * COUNTERS == record::AGE);
+    assert!(record::COUNTERS + 8 * COUNTERS + 8 == record::TIER2);
     assert!(record::TIER2 + 8 * TIER2 == record::BUCKETS);
     assert!(record::BUCKETS + 8 + 16 * BUCKETS == record::POINTS);
     assert!(record::POINTS + 8 + 24 * POINTS == record::SAMPLES);

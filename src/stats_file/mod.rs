@@ -54,7 +54,7 @@
 
 #[cfg_attr(not(unix), allow(dead_code))]
 mod error;
-#[cfg_attr(not(unix), allow(dead_code))]
+#[cfg_attr(not(unix), allow(dead_code, unreachable_pub))]
 mod format;
 mod reader;
 #[cfg(unix)]

@@ -79,8 +79,6 @@ pub struct CacheStats {
     /// The counters, without the histogram, which is in `load_buckets`. Those that the process does
     /// not count are 0.
     pub stats: Stats,
-    /// The age of the oldest entry, if the process knows it.
-    pub age_of_oldest: Option<Duration>,
     /// The latencies of loads: upper bounds, and the number of loads at most that long, but longer
     /// than the bound before.
     pub load_buckets: Vec<(Duration, u64)>,
@@ -177,7 +175,6 @@ impl CacheStats {
             entries: record.entries,
             bytes: known(record.bytes),
             stats,
-            age_of_oldest: known(record.age).map(Duration::from_nanos),
             load_buckets: buckets
                 .map(|(bound, count)| (known(bound).map_or(Duration::MAX, Duration::from_nanos), count))
                 .collect(),

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Installs the C library, or uninstalls it:
-# `PREFIX=/usr/local DESTDIR= install.sh install|uninstall`. Needs binutils. Debug information stays
-# in the build directory, and is not installed. `make install` builds it first.
+# `PREFIX=/usr/local LIBDIR=lib DESTDIR= install.sh install|uninstall`. LIBDIR is relative to
+# PREFIX, or an absolute path below it. RELOCATABLE=1 writes a hotset.pc that finds its prefix from
+# its own place. Needs binutils. Debug information stays in the build directory, and is not
+# installed. `make install` builds the library first.
 set -euo pipefail
 umask 022 # installed files are readable by all users
 
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 here=$root/bindings/c/install
 prefix=${PREFIX:-/usr/local}
-into=${DESTDIR:-}$prefix
+libdir=${LIBDIR:-lib}
 built=${CARGO_TARGET_DIR:-$root/target}/release
 
 fail() { echo "install.sh: $*" >&2; exit 1; }
@@ -16,9 +18,22 @@ case $prefix in
 /*) ;;
 *) fail "PREFIX must be an absolute path: $prefix" ;;
 esac
-case $prefix$into in
-*[[:space:]\|\\\&]*) fail "PREFIX and DESTDIR must have no space, |, & or \\: $into" ;;
+[ "$prefix" = / ] || prefix=${prefix%/}
+case $libdir in
+"${prefix%/}"/*) libdir=${libdir#"${prefix%/}"/} ;;
+/*) fail "LIBDIR must be below PREFIX, which is $prefix: $libdir" ;;
 esac
+libdir=${libdir%/}
+case /$libdir/ in
+*/../* | */./* | *//*) fail "LIBDIR must have no . or .. and no empty part: $libdir" ;;
+esac
+# What a .pc file cannot carry. A space it can, quoted.
+case $prefix$libdir in
+*[\"\\\$\#\`]* | *$'\n'* | *$'\t'*)
+    fail 'PREFIX and LIBDIR must have no tab, newline, double quote, backtick, $, # or \:' "$prefix $libdir"
+    ;;
+esac
+into=${DESTDIR:-}${prefix%/}
 
 version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
 [ -n "$version" ] || fail "no version in Cargo.toml"
@@ -31,10 +46,10 @@ case $version in
 esac
 
 files=(
-    "lib/$real_name" "lib/$soname" lib/libhotset.so lib/libhotset.a
+    "$libdir/$real_name" "$libdir/$soname" "$libdir/libhotset.so" "$libdir/libhotset.a"
     include/hotset.h include/hotset.hpp
-    lib/pkgconfig/hotset.pc
-    lib/cmake/hotset/hotsetConfig.cmake lib/cmake/hotset/hotsetConfigVersion.cmake
+    "$libdir/pkgconfig/hotset.pc"
+    share/cmake/hotset/hotsetConfig.cmake share/cmake/hotset/hotsetConfigVersion.cmake
 )
 
 # The libraries that a static library of Rust needs. rustc names the shared libgcc, which a binary
@@ -66,11 +81,20 @@ archive() { # TO
     rm -rf "$work"
 }
 
-generate() { # TEMPLATE TO
-    sed -e "s|@PREFIX@|$prefix|g" -e "s|@VERSION@|$version|g" -e "s|@STATIC_LIBS@|$libs|g" \
-        -e "s|@STATIC_LIBS_CMAKE@|${libs// /;}|g" -e "s|@REAL_NAME@|$real_name|g" -e "s|@SONAME@|$soname|g" \
-        "$here/$1" >"$into/$2"
-    chmod 644 "$into/$2"
+# Writes hotset.pc. Its flags are quoted, since PREFIX may have spaces.
+pkg_config() { # LIBS TO
+    local text up
+    text=$(<"$here/hotset.pc.in")
+    if [ -n "${RELOCATABLE:-}" ]; then
+        up=$(sed 's|[^/][^/]*|..|g' <<<"$libdir/pkgconfig")
+        text=${text//@PREFIX@/"\${pcfiledir}/$up"}
+    fi
+    text=${text//@PREFIX@/"$prefix"}
+    text=${text//@LIBDIR@/"$libdir"}
+    text=${text//@VERSION@/"$version"}
+    text=${text//@STATIC_LIBS@/"$1"}
+    printf '%s\n' "$text" >"$2"
+    chmod 644 "$2"
 }
 
 case ${1:-} in
@@ -82,23 +106,22 @@ install)
     found=$(readelf -d "$built/libhotset.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
     [ "$found" = "$soname" ] || fail "the library's SONAME is '$found', not '$soname'"
     libs=$(static_libs)
-    mkdir -p "$into"/lib/pkgconfig "$into"/lib/cmake/hotset "$into"/include
-    install -m 755 "$built/libhotset.so" "$into/lib/$real_name"
-    strip --strip-unneeded "$into/lib/$real_name"
-    [ "$real_name" = "$soname" ] || ln -sf "$real_name" "$into/lib/$soname"
-    ln -sf "$soname" "$into/lib/libhotset.so"
-    archive "$into/lib/libhotset.a"
+    mkdir -p "$into/$libdir/pkgconfig" "$into/share/cmake/hotset" "$into/include"
+    install -m 755 "$built/libhotset.so" "$into/$libdir/$real_name"
+    strip --strip-unneeded --remove-section=.comment "$into/$libdir/$real_name"
+    [ "$real_name" = "$soname" ] || ln -sf "$real_name" "$into/$libdir/$soname"
+    ln -sf "$real_name" "$into/$libdir/libhotset.so"
+    archive "$into/$libdir/libhotset.a"
     install -m 644 "$root/include/hotset.h" "$root/include/hotset.hpp" "$into/include/"
-    generate hotset.pc.in lib/pkgconfig/hotset.pc
-    generate hotsetConfig.cmake.in lib/cmake/hotset/hotsetConfig.cmake
-    generate hotsetConfigVersion.cmake.in lib/cmake/hotset/hotsetConfigVersion.cmake
+    pkg_config "$libs" "$into/$libdir/pkgconfig/hotset.pc"
+    install -m 644 "$here/hotsetConfig.cmake" "$here/hotsetConfigVersion.cmake" "$into/share/cmake/hotset/"
     echo "installed hotset $version into $into"
     [ -n "${DESTDIR:-}" ] || echo "if programs do not find it, run ldconfig"
     ;;
 uninstall)
     for file in "${files[@]}"; do rm -f "$into/$file"; done
     # The other directories are shared with other packages, and may have existed before, empty.
-    rmdir "$into/lib/cmake/hotset" 2>/dev/null || true
+    rmdir "$into/share/cmake/hotset" 2>/dev/null || true
     echo "uninstalled hotset $version from $into"
     ;;
 *) fail "usage: install.sh install|uninstall" ;;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The installed library as a C developer uses it: through pkg-config, shared and static, through
-# CMake, and uninstalled.
+# CMake, out of the source tree, and uninstalled.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../../.." && pwd)
@@ -11,28 +11,79 @@ passed=0
 ok() { passed=$((passed + 1)); echo "ok: $*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
+version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+case $version in
+0.*) abi=${version%.*} ;;
+*) abi=${version%%.*} ;;
+esac
+. "$tests/tree.sh"
+
 warnings=(-O2 -Wall -Wextra -Wpedantic -Werror)
-install() { PREFIX=$1 DESTDIR=$2 "$root/bindings/c/install/install.sh" "$3" >/dev/null; }
+install() { PREFIX=$1 LIBDIR=${LIBDIR:-} DESTDIR=$2 "$root/bindings/c/install/install.sh" "$3" >/dev/null; }
+unset LIBDIR
 
 # Staged under DESTDIR, as packagers do it: nothing may name the stage, and nothing may remain.
 install /usr "$work/stage" install
 [ -z "$(grep -rl "$work" "$work/stage" --include '*.pc' --include '*.cmake')" ] || fail "an installed file names DESTDIR"
 [ -f "$work/stage/usr/lib/pkgconfig/hotset.pc" ] || fail "DESTDIR was not heeded"
+[ "$(readlink "$work/stage/usr/lib/libhotset.so")" = "libhotset.so.$version" ] || fail "libhotset.so"
+[ "$(readlink "$work/stage/usr/lib/libhotset.so.$abi")" = "libhotset.so.$version" ] || fail "the link of the SONAME"
 mkdir -p "$work/stage/usr/lib/pkgconfig" && touch "$work/stage/usr/lib/pkgconfig/other.pc"
 install /usr "$work/stage" uninstall
 [ "$(find "$work/stage" ! -type d)" = "$work/stage/usr/lib/pkgconfig/other.pc" ] || fail "uninstall left: $(find "$work/stage")"
-[ -d "$work/stage/usr/include" ] && [ ! -e "$work/stage/usr/lib/cmake/hotset" ] || fail "uninstall took others' directories"
+[ -d "$work/stage/usr/include" ] && [ ! -e "$work/stage/usr/share/cmake/hotset" ] || fail "uninstall took others' directories"
 ok "staged install and uninstall, others' files and directories untouched"
 (umask 077 && install /usr "$work/private" install)
 unreadable=$(find "$work/private" -mindepth 1 ! -type l ! -perm -o+r)
 [ -z "$unreadable" ] || fail "not for everybody: $unreadable"
 ok "readable for everybody whatever the umask"
 ! install relative "" install 2>/dev/null || fail "a relative PREFIX was taken"
-ok "a relative PREFIX is refused"
+for libdir in /elsewhere ../lib lib//arch ./lib 'lib"' 'lib#' 'lib$HOME'; do
+    ! LIBDIR=$libdir install /usr "$work/refused" install 2>"$work/log" || fail "LIBDIR=$libdir was taken"
+    [ "$(wc -l <"$work/log")" = 1 ] && [ ! -e "$work/refused" ] || fail "LIBDIR=$libdir: $(cat "$work/log")"
+done
+ok "a relative PREFIX is refused, and a LIBDIR outside of PREFIX or with characters that hotset.pc cannot carry"
+
+# As Debian has it, and in directories with spaces, and with what sed and the shell treat specially.
+odd="$work/a prefix & more"
+triplet=$(cc -print-multiarch 2>/dev/null || true)
+triplet=${triplet:-$(cc -dumpmachine)}
+for libdir in "lib/$triplet" "$odd/lib/$triplet"; do
+    LIBDIR=$libdir install "$odd" "" install
+    [ -f "$odd/lib/$triplet/pkgconfig/hotset.pc" ] && [ ! -e "$odd/lib/libhotset.so" ] || fail "LIBDIR=$libdir was not heeded"
+done
+for libdir in "lib/$triplet" lib64 "more libs"; do
+    install "$odd" "" uninstall
+    LIBDIR=$libdir install "$odd" "" install
+    case $libdir in
+    lib/*) options=(-DCMAKE_LIBRARY_ARCHITECTURE=$triplet) ;;
+    lib64) options=() ;;
+    *) options=(-DCMAKE_LIBRARY_ARCHITECTURE=$triplet "-Dhotset_LIBDIR=$libdir") ;;
+    esac
+    case $libdir in
+    lib/*) use_tree "$work/odd programs" "$odd" "$libdir" "${options[@]}" ;;
+    *)
+        cmake -S "$work/odd programs" -B "$work/odd programs/$libdir" -DCMAKE_PREFIX_PATH="$odd" "${options[@]}" >"$work/log" 2>&1 &&
+            cmake --build "$work/odd programs/$libdir" --target hello-hotset >>"$work/log" 2>&1 || { cat "$work/log"; fail "CMake with LIBDIR=$libdir"; }
+        ldd "$work/odd programs/$libdir/hello-hotset" | grep -F "=> $odd/$libdir/" >/dev/null || fail "CMake's program uses another library"
+        ;;
+    esac
+    LIBDIR=$libdir install "$odd" "" uninstall
+    [ -z "$(find "$odd" ! -type d)" ] || fail "uninstall left: $(find "$odd" ! -type d)"
+done
+LIBDIR=elsewhere install "$odd" "" install
+! cmake -S "$work/odd programs" -B "$work/odd programs/none" -DCMAKE_PREFIX_PATH="$odd" >"$work/log" 2>&1 || fail "CMake found a library elsewhere"
+tr '\n' ' ' <"$work/log" | tr -s ' ' | grep 'set hotset_LIBDIR to its directory' >/dev/null || fail "CMake does not name hotset_LIBDIR: $(cat "$work/log")"
+rm -rf "$odd"
+ok "LIBDIR, multiarch, lib64 and another, with spaces: pkg-config and CMake, C and C++; uninstall leaves no file"
+RELOCATABLE=1 install /usr/local "$work/moved" install
+mv "$work/moved/usr/local" "$work/anywhere"
+[ "$(PKG_CONFIG_LIBDIR=$work/anywhere/lib/pkgconfig pkg-config --variable=prefix hotset | xargs realpath)" = "$(realpath "$work/anywhere")" ] || fail "hotset.pc has another prefix than its own"
+use_tree "$work/relocated" "$work/anywhere" lib
+ok "a relocatable tree works where it was moved to"
 
 install "$work/hotset" "" install
 export PKG_CONFIG_PATH=$work/hotset/lib/pkgconfig LD_LIBRARY_PATH=$work/hotset/lib
-version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
 [ "$(pkg-config --modversion hotset)" = "$version" ] || fail "hotset.pc has another version than Cargo.toml"
 ok "hotset.pc is of version $version"
 
@@ -105,33 +156,27 @@ for compiler in cc clang; do
     ok "two plugins by $compiler with the static library inside export their own symbol, and run, also after a fork"
 done
 
-if command -v cmake >/dev/null; then
-    mkdir "$work/cmake"
-    cat >"$work/cmake/CMakeLists.txt" <<CMAKE
-cmake_minimum_required(VERSION 3.13)
-project(uses_hotset C)
-find_package(hotset ${version%.*} REQUIRED)
-add_executable(shared $root/examples/c/hello.c)
-target_link_libraries(shared hotset::hotset)
-add_executable(static $root/examples/c/hello.c)
-target_link_libraries(static hotset::static)
-find_package(hotset 99.0 QUIET)
-if(hotset_FOUND)
-  message(FATAL_ERROR "version 99.0 was found")
-endif()
-CMAKE
-    cmake -S "$work/cmake" -B "$work/cmake/build" -DCMAKE_PREFIX_PATH="$work/hotset" >"$work/cmake/log" 2>&1 &&
-        cmake --build "$work/cmake/build" >>"$work/cmake/log" 2>&1 || { cat "$work/cmake/log"; fail "CMake"; }
-    "$work/cmake/build/shared" >/dev/null && env -u LD_LIBRARY_PATH "$work/cmake/build/static" >/dev/null || fail "CMake's programs"
-    ! ldd "$work/cmake/build/static" | grep hotset >/dev/null || fail "hotset::static is not static"
-    # Found through a link, as /lib is one to /usr/lib.
-    mkdir "$work/linked" && ln -s "$work/hotset/lib" "$work/linked/lib"
-    cmake -S "$work/cmake" -B "$work/cmake/linked" -DCMAKE_PREFIX_PATH="$work/linked" >"$work/cmake/log" 2>&1 &&
-        cmake --build "$work/cmake/linked" >>"$work/cmake/log" 2>&1 || { cat "$work/cmake/log"; fail "CMake through a link"; }
-    ok "CMake: hotset::hotset and hotset::static"
-else
-    echo "skipped: CMake (not installed; make tools-c installs it)"
-fi
+use_tree "$work/programs" "$work/hotset" lib
+# Found through a link, as /lib is one to /usr/lib.
+mkdir "$work/linked" && ln -s "$work/hotset/share" "$work/linked/share"
+cmake -S "$work/programs" -B "$work/programs/linked" -DCMAKE_PREFIX_PATH="$work/linked" >"$work/log" 2>&1 &&
+    cmake --build "$work/programs/linked" >>"$work/log" 2>&1 || { cat "$work/log"; fail "CMake through a link"; }
+ok "CMake: hotset::hotset and hotset::static"
+
+# From the source tree, by the lines of the page: FetchContent, whose download is replaced by this
+# tree, and whose build by the one that is there; and ExternalProject, which installs.
+page() { # NAME
+    sed -n "/^<!-- $1 -->\$/,/^\`\`\`\$/p" "$root/docs/how-to/install-c.md" | sed -n '/^```cmake$/,/^```$/p' | sed '/^```/d'
+}
+built=${CARGO_TARGET_DIR:-$root/target}
+mkdir "$work/fetch"
+page fetchcontent >"$work/fetch/CMakeLists.txt"
+cp "$root/examples/c/hello.c" "$work/fetch/prog.c"
+cmake -S "$work/fetch" -B "$work/fetch/build" -DFETCHCONTENT_SOURCE_DIR_HOTSET="$root" -DHOTSET_TARGET_DIR="$built" >"$work/log" 2>&1 &&
+    cmake --build "$work/fetch/build" >>"$work/log" 2>&1 || { cat "$work/log"; fail "FetchContent"; }
+env -u LD_LIBRARY_PATH "$work/fetch/build/prog" >/dev/null || fail "FetchContent's program"
+env -u LD_LIBRARY_PATH ldd "$work/fetch/build/prog" | grep -F "libhotset.so.$abi => $built/release/" >/dev/null || fail "FetchContent's program uses another library"
+ok "FetchContent, from the lines of the page"
 
 install "$work/hotset" "" uninstall
 [ -z "$(find "$work/hotset" ! -type d)" ] || fail "uninstall left: $(find "$work/hotset" ! -type d)"

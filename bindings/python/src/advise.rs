@@ -9,6 +9,9 @@
 //! function on the same thread. Where that is not possible (coroutines, greenlets) Python compares
 //! frames.
 
+#[cfg(not(Py_3_12))]
+mod legacy;
+
 use crate::ffi::ffi_guard;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -42,7 +45,6 @@ struct Function {
     bytecode: Vec<u8>,
     index: usize,
     kind: Kind,
-    recording: u64,
     /// The calls that were planned, of which `left` have not begun.
     planned: AtomicI64,
     /// Calls until `plan` is called again.
@@ -131,23 +133,61 @@ impl ThreadState {
 
 const RECENT: usize = 128;
 
-thread_local! {
-    static THREAD: RefCell<ThreadState> = RefCell::default();
-    /// The functions that this thread called lately, by the address of their code.
-    static FUNCTIONS: [Cell<(usize, Option<&'static Function>)>; RECENT] = const { [const { Cell::new((0, None)) }; RECENT] };
-    /// The nanoseconds of calls that were counted, but not observed.
-    static SKIPPED: Cell<u64> = const { Cell::new(0) };
+/// What a recording knows about the code at an address.
+#[derive(Clone, Copy)]
+struct Recent {
+    address: usize,
+    recording: u64,
+    /// None for code that is not observed.
+    function: Option<&'static Function>,
 }
 
-/// Returns the function of a code object that this thread called lately, in this recording.
-#[inline(always)]
-fn recent(recording: &Recording, code: Object) -> Option<&'static Function> {
-    let address = code.addr();
-    let found = FUNCTIONS.try_with(|functions| functions[(address >> 4) % RECENT].get());
-    match found {
-        Ok((known, Some(function))) if known == address && function.recording == recording.id => Some(function),
-        _ => None,
+impl Recent {
+    const NONE: Self = Self {
+        address: 0,
+        recording: 0,
+        function: None,
+    };
+}
+
+/// What the fast path uses of a thread's state, in one place: each access to a thread-local of a
+/// shared library is a call.
+struct Fast {
+    /// The code that this thread called lately, by its address.
+    code: [Cell<Recent>; RECENT],
+    /// The nanoseconds of calls that were counted, but not observed.
+    skipped: Cell<u64>,
+}
+
+thread_local! {
+    static THREAD: RefCell<ThreadState> = RefCell::default();
+    static FAST: Fast = const {
+        Fast {
+            code: [const { Cell::new(Recent::NONE) }; RECENT],
+            skipped: Cell::new(0),
+        }
+    };
+}
+
+impl Fast {
+    /// Returns what is known about a code object that this thread called lately, in this recording.
+    #[inline(always)]
+    fn recent(&self, recording: &Recording, code: Object) -> Known {
+        let address = code.addr();
+        let found = self.code[(address >> 4) % RECENT].get();
+        if found.address == address && found.recording == recording.id {
+            found.function.map_or(Known::Other, Known::Observed)
+        } else {
+            Known::Unknown
+        }
     }
+}
+
+/// Returns what is known about a code object that this thread called lately, in this recording.
+#[inline(always)]
+fn recent(recording: &Recording, code: Object) -> Known {
+    FAST.try_with(|fast| fast.recent(recording, code))
+        .unwrap_or(Known::Unknown)
 }
 
 /// Runs `f` with the state of this thread; None in a thread that is being destroyed. No Python code
@@ -176,16 +216,20 @@ enum Known {
 impl Recording {
     fn known(&self, code: Object) -> Known {
         let found = with_thread(self, |thread| thread.functions.get(&code.addr()).copied());
-        match found {
-            Some(Some(Some(function))) => {
-                let _ = FUNCTIONS.try_with(|functions| {
-                    functions[(code.addr() >> 4) % RECENT].set((code.addr(), Some(function)));
-                });
-                Known::Observed(function)
-            }
-            Some(Some(None)) | None => Known::Other,
-            Some(None) => Known::Unknown,
-        }
+        // (None for a thread that is being destroyed.)
+        let Some(found) = found else {
+            return Known::Other;
+        };
+        let Some(function) = found else {
+            return Known::Unknown;
+        };
+        let recent = Recent {
+            address: code.addr(),
+            recording: self.id,
+            function,
+        };
+        let _ = FAST.try_with(|fast| fast.code[(recent.address >> 4) % RECENT].set(recent));
+        function.map_or(Known::Other, Known::Observed)
     }
 
     /// Returns the function of a code object that this thread sees for the first time.
@@ -219,7 +263,6 @@ impl Recording {
             bytecode,
             index: functions.len(),
             kind,
-            recording: self.id,
             planned: AtomicI64::new(0),
             left: AtomicI64::new(0),
             observing: AtomicBool::new(false),
@@ -239,8 +282,12 @@ impl Recording {
     }
 
     /// Counts a call that begins, if no more is due.
-    #[inline(always)]
     fn count(&self, function: &'static Function) -> bool {
+        FAST.try_with(|fast| self.count_with(fast, function)).unwrap_or(false)
+    }
+
+    #[inline(always)]
+    fn count_with(&self, fast: &Fast, function: &'static Function) -> bool {
         let left = function.left.load(Ordering::Relaxed);
         if left <= 0 || function.observing.load(Ordering::Relaxed) {
             return false;
@@ -254,7 +301,7 @@ impl Recording {
             with_thread(self, |thread| thread.depths(function).depth += 1);
         }
         let own = function.own.load(Ordering::Relaxed);
-        let _ = SKIPPED.try_with(|skipped| skipped.set(skipped.get() + own));
+        fast.skipped.set(fast.skipped.get() + own);
         true
     }
 
@@ -378,8 +425,12 @@ unsafe extern "C" fn on_start(_: Object, args: *mut Object, count: ffi::Py_ssize
     // The fast path, without the guard, in which nothing panics.
     if let Some(recording) = recording().filter(|_| count >= 2) {
         // SAFETY: the interpreter passes a code object and an offset.
-        let function = recent(recording, unsafe { *args });
-        if function.is_some_and(|function| recording.count(function)) {
+        let code = unsafe { *args };
+        let counted = FAST.try_with(|fast| match fast.recent(recording, code) {
+            Known::Observed(function) => recording.count_with(fast, function),
+            Known::Other | Known::Unknown => false,
+        });
+        if counted.unwrap_or(false) {
             return none();
         }
     }
@@ -406,7 +457,7 @@ unsafe fn on_end(args: *const Object, count: ffi::Py_ssize_t, has_value: bool) -
     if let Some(recording) = recording().filter(|_| count >= 2) {
         // SAFETY: the interpreter passes a code object first.
         let code = unsafe { *args };
-        if let Some(function) = recent(recording, code) {
+        if let Known::Observed(function) = recent(recording, code) {
             if !recording.is_observed_end(function) {
                 return none();
             }
@@ -455,95 +506,6 @@ fn native_callback<'py>(
     let made = unsafe { ffi::PyCFunction_NewEx(definition, ptr::null_mut(), ptr::null_mut()) };
     // SAFETY: a new reference, or null with an exception set.
     Ok(unsafe { Bound::from_owned_ptr_or_err(py, made)?.cast_into_unchecked() })
-}
-
-#[cfg(not(Py_3_12))]
-mod legacy {
-    //! The profile function of Python 3.11, which has no `sys.monitoring`.
-
-    use super::{Bound, Function, Kind, Known, Object, PyResult, Python, ffi, ffi_guard, recent, recording};
-    use std::ffi::c_int;
-    use std::ptr;
-
-    /// `RESUME` and `YIELD_VALUE` of Python 3.11.
-    const RESUME: u8 = 151;
-    const YIELD_VALUE: u8 = 86;
-
-    /// The instruction at which `frame` is, and its operand.
-    fn instruction(function: &Function, frame: *mut ffi::PyFrameObject) -> (u8, u8) {
-        // SAFETY: the interpreter lends the frame for the duration of the callback.
-        let at = unsafe { ffi::PyFrame_GetLasti(frame) };
-        let at = usize::try_from(at).unwrap_or(0);
-        let byte = |at: usize| function.bytecode.get(at).copied().unwrap_or(0);
-        (byte(at), byte(at + 1))
-    }
-
-    pub(super) unsafe extern "C" fn profile(
-        _: Object,
-        frame: *mut ffi::PyFrameObject,
-        what: c_int,
-        value: Object,
-    ) -> c_int {
-        if what != ffi::PyTrace_CALL && what != ffi::PyTrace_RETURN {
-            return 0;
-        }
-        // The fast path: a plain function that is only counted, or a call that is not observed.
-        if let Some(recording) = recording() {
-            // SAFETY: a new reference to the frame's code, which the frame keeps alive.
-            let code = unsafe {
-                let code: Object = ffi::PyFrame_GetCode(frame).cast();
-                ffi::Py_DECREF(code);
-                code
-            };
-            let done = match recent(recording, code) {
-                Some(function) if function.kind != Kind::Plain => false,
-                Some(function) if what == ffi::PyTrace_CALL => recording.count(function),
-                Some(function) => {
-                    let value = (!value.is_null()).then_some(value);
-                    if recording.is_observed_end(function) {
-                        return ffi_guard(-1, |py| recording.end(py, function, value).map(|()| 0));
-                    }
-                    true
-                }
-                None => false,
-            };
-            if done {
-                return 0;
-            }
-        }
-        ffi_guard(-1, |py| run(py, frame, what, value).map(|()| 0))
-    }
-
-    fn run(py: Python<'_>, frame: *mut ffi::PyFrameObject, what: c_int, value: Object) -> PyResult<()> {
-        let Some(recording) = recording() else {
-            // The recording has ended, on another thread.
-            // SAFETY: the thread is attached.
-            unsafe { ffi::PyEval_SetProfile(None, ptr::null_mut()) };
-            return Ok(());
-        };
-        // SAFETY: a new reference to the frame's code.
-        let code: Bound<'_, pyo3::PyAny> = unsafe { Bound::from_owned_ptr(py, ffi::PyFrame_GetCode(frame).cast()) };
-        let function = match recording.known(code.as_ptr()) {
-            Known::Observed(function) => function,
-            Known::Unknown if what == ffi::PyTrace_CALL => match recording.decide(&code)? {
-                Some(function) => function,
-                None => return Ok(()),
-            },
-            Known::Unknown | Known::Other => return Ok(()),
-        };
-        if what == ffi::PyTrace_CALL {
-            // A generator or coroutine that continues.
-            if function.kind != Kind::Plain && matches!(instruction(function, frame), (RESUME, 1..)) {
-                return Ok(());
-            }
-            return recording.start(py, function);
-        }
-        let raised = value.is_null();
-        if !raised && function.kind != Kind::Plain && instruction(function, frame).0 == YIELD_VALUE {
-            return Ok(());
-        }
-        recording.stop(py, function, (!raised).then_some(value))
-    }
 }
 
 /// Counts the calls of functions, and passes some of them to Python. One at a time is active.
@@ -672,7 +634,7 @@ impl CallSampler {
 
     /// Returns the nanoseconds of the calls on this thread that were counted only, estimated.
     fn skipped(&self) -> u64 {
-        SKIPPED.try_with(Cell::get).unwrap_or(0)
+        FAST.try_with(|fast| fast.skipped.get()).unwrap_or(0)
     }
 
     /// Has Python find observed calls by their frames, as greenlets require.

@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 #[pyfunction]
 fn after_fork() {
     flight::shared::note_fork();
+    #[cfg(unix)]
     hotset::raw::stats_file::fork_child();
 }
 

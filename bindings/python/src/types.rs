@@ -7,7 +7,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_int, c_ulong, c_void};
 use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -52,7 +52,7 @@ pub(crate) unsafe trait NativeObject: Sized {
 pub(crate) struct TypeSpec {
     pub(crate) name: &'static CStr,
     pub(crate) doc: &'static CStr,
-    pub(crate) flags: u64,
+    pub(crate) flags: c_ulong,
     pub(crate) slots: Vec<ffi::PyType_Slot>,
     pub(crate) methods: Vec<ffi::PyMethodDef>,
     /// Whether instances have a `__dict__`.

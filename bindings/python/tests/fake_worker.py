@@ -31,9 +31,9 @@ def record(number, cache):
     counters = [cache.get(counter, 0) for counter in COUNTERS]
     figures = [
         time.time_ns(), cache.get("capacity", UNKNOWN), cache.get("weight", cache.get("entries", 0)), cache.get("entries", 0),
-        cache.get("bytes", UNKNOWN), *counters, cache.get("age", UNKNOWN), *(tier2[name] if tier2 else UNKNOWN for name in TIER2),
+        cache.get("bytes", UNKNOWN), *counters, *(tier2[name] if tier2 else UNKNOWN for name in TIER2),
     ]  # fmt: skip
-    struct.pack_into("<23Q", data, 272, *figures)
+    struct.pack_into("<17Q8x5Q", data, 272, *figures)
     struct.pack_into("<3Q", data, 456, UNKNOWN, UNKNOWN, UNKNOWN)
     buckets = cache.get("buckets", [])
     struct.pack_into("<I", data, 480, len(buckets))

@@ -333,6 +333,12 @@ BEHAVIOR = {
     "def g(a):\n    def h(): return a\n    return h\nprint(g(4)())\n",
     "own profiler": "import cProfile, io, pstats\ndef f(): return 1\np = cProfile.Profile()\np.enable()\nf()\np.disable()\ns = io.StringIO()\n"
     "pstats.Stats(p, stream=s).print_stats('[(]f[)]')\nprint('(f)' in s.getvalue())\n",
+    "own profile function": "import sys\nseen = []\ndef f(): return 1\ndef g(): return f()\n"
+    "def p(frame, event, value):\n    if frame.f_code is f.__code__: seen.append(event)\n"
+    "f()\nsys.setprofile(p)\ng()\nprint(sys.getprofile() is p)\nsys.setprofile(None)\ng()\nprint(seen, sys.getprofile())\n",
+    "deep recursion": "import sys, threading\ndef f(n): return 0 if not n else 1 + f(n - 1)\nsys.setrecursionlimit(60_000)\nprint(f(50_000), f(10))\n"
+    "threading.stack_size(1 << 17)\nt = threading.Thread(target=lambda: print(f(20_000)))\nt.start()\nt.join()\nthreading.stack_size(0)\n"
+    "sys.setrecursionlimit(1000)\n",
     "gc": "import gc, weakref\nclass A: pass\ndef f(a): return [a]\na = A()\nr = weakref.ref(a, lambda r: print('dead'))\n"
     "f(a)\ndel a\nprint(r() is None, f(1), gc.collect() >= 0)\n",
     "threads": "import threading\nlock = threading.Lock()\ndone = []\ndef f(x):\n    with lock: done.append(x)\n    return {x: [x]}\n"
@@ -343,7 +349,7 @@ BEHAVIOR = {
 
 
 # Those that run on, in one program: each process takes a fraction of a second.
-TOGETHER = ("main", "exit in thread", "generators", "asyncio", "recursion error", "deleted locals", "own profiler", "gc", "threads", "signal handler raises")
+TOGETHER = ("main", "exit in thread", "generators", "asyncio", "recursion error", "deleted locals", "own profiler", "own profile function", "deep recursion", "gc", "threads", "signal handler raises")
 PROGRAMS = {name: text for name, text in BEHAVIOR.items() if name not in TOGETHER} | {"together": "\n".join(BEHAVIOR[name] for name in TOGETHER)}
 
 
@@ -398,7 +404,7 @@ def test_module_that_cannot_run_fails_as_with_m(module, tmp_path):
 
 def test_pytest_runs_with_advice(tmp_path):
     (tmp_path / "test_it.py").write_text(
-        "import time\ndef slow(n):\n    time.sleep(0.001)\n    return n\ndef test_it():\n    assert sum(slow(n % 3) for n in range(60)) == 60\n"
+        "import time\ndef slow(n):\n    time.sleep(0.01)\n    return n\ndef test_it():\n    assert sum(slow(n % 3) for n in range(60)) == 60\n"
     )
     code, out, err = advise("pytest", "-q", "-p", "no:cacheprovider", tmp_path, cwd=tmp_path)
     assert code == 0 and "1 passed" in out
@@ -540,6 +546,63 @@ def test_context_manager_records_threads(tmp_path):
             thread.join()
     [found] = [finding for finding in advice.findings if finding.function.endswith("work")]
     assert (found.calls, found.distinct, found.different) == (200, 3, 0)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has a profile function for each thread")
+def test_threads_that_run_already_are_recorded():
+    import threading
+
+    def work(n):
+        return n
+
+    starts = threading.Event()
+
+    def wait():
+        starts.wait()
+        for n in range(50):
+            work(n)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    with hotset.advise() as advice:
+        starts.set()
+        thread.join()
+    assert [finding.calls for finding in advice.findings if finding.function.endswith("work")] == [50]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has a profile function for each thread")
+def test_profile_function_of_the_program_leaves_the_recording_on():
+    def work(n):
+        return n
+
+    previous = sys.getprofile()
+    seen = []
+    with hotset.advise() as advice:
+        work(1)
+        sys.setprofile(lambda frame, event, value: seen.append(event))
+        work(2)
+        sys.setprofile(None)
+        work(3)
+    sys.setprofile(previous)
+    assert "call" in seen
+    assert [finding.calls for finding in advice.findings if finding.function.endswith("work")] == [3]
+
+
+def test_coroutine_arguments_in_cells_are_told_apart():
+    import asyncio
+
+    async def work(n, *more, key=None):
+        await asyncio.sleep(0)
+        return [x * n for x in more], (lambda: key)()
+
+    async def main():
+        for n in range(40):
+            await work(n % 4, n % 2, key="k")
+
+    with hotset.advise() as advice:
+        asyncio.run(main())
+    [found] = [finding for finding in advice.findings if finding.function.endswith("work")]
+    assert (found.calls, found.distinct, found.raised, found.kind) == (40, 4, 0, "coroutine")
 
 
 def test_sampled_functions_are_counted_exactly():

@@ -21,7 +21,10 @@ MODULES = [name for _, name, _ in pkgutil.iter_modules(hotset.__path__, "hotset.
 
 
 def run(*command):
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT / "target")
+    # (A source distribution comes without this folder.)
+    build = ROOT / "target"
+    build.mkdir(exist_ok=True)
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=build)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -1,6 +1,8 @@
 """`hotset.opentelemetry` with the SDK's reader in memory."""
 
 import os
+import time
+from itertools import accumulate
 
 import hotset
 import hotset.opentelemetry
@@ -41,6 +43,21 @@ def test_instruments_report_what_the_cache_has_counted(reader):
     assert (found["hotset.cache.loads", "success"], found["hotset.cache.loads", "failure"]) == (1, 0)
     assert (found["hotset.cache.entries", ""], found["hotset.cache.capacity", ""]) == (1, 10)
     assert found["hotset.cache.load.time", ""] == cache.stats().load_time
+
+
+def test_durations_of_loads_are_cumulative_buckets(reader):
+    cache = hotset.Cache(10, name="otel: durations")
+    for key in range(3):
+        cache.get_or_load(key, lambda key: time.sleep(0.02 * (key == 2)))
+    found = points(reader, "otel: durations")
+    buckets = {le: count for (name, le), count in found.items() if name == "hotset.cache.load.duration.bucket"}
+    bounds = list(buckets)
+    assert bounds[:4] == ["1e-05", "2.5e-05", "5e-05", "0.0001"] and "1.0" in bounds and bounds[-1] == "+Inf"
+    assert [float(le) for le in bounds] == [upper for upper, _ in cache.stats().load_buckets]
+    assert list(buckets.values()) == list(accumulate(count for _, count in cache.stats().load_buckets))
+    assert buckets["0.01"] < buckets["+Inf"] == 3
+    cache.get_or_load(9, lambda key: key)
+    assert points(reader, "otel: durations")["hotset.cache.load.duration.bucket", "+Inf"] == 4
 
 
 def test_counters_never_fall(reader):

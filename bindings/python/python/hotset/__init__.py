@@ -17,11 +17,11 @@ Example:
     ([9, 9], 1)
 """
 
-import os
 from typing import TYPE_CHECKING
 
 from hotset._advice import Advice
 from hotset._cached import cached
+from hotset._forks import at_fork
 from hotset._hotset import KEEP, MISSING, SnapshotError, WithTtl, __version__, after_fork
 from hotset._lru import cache, lru_cache
 from hotset._mapping import Cache
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hotset._advise.advice import advise as advise
     from hotset.tier2 import TieredCache
 
-os.register_at_fork(after_in_child=after_fork)
+at_fork(after_fork)
 
 
 def __getattr__(name: str) -> object:

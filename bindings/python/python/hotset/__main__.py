@@ -146,6 +146,8 @@ def main() -> None:
         advise(sys.argv[2:])
         return
     elif sys.argv[1:2] == ["top"]:
+        if not hasattr(os, "geteuid"):
+            sys.exit("hotset top: this platform has no stats files: Linux and macOS have them")
         from hotset._top._command import main as top
 
         sys.exit(top(sys.argv[2:]))

@@ -7,13 +7,13 @@ elsewhere begin anew; and so they do if the loop was closed before the task ende
 
 import asyncio
 import logging
-import os
 import traceback
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+from hotset._forks import at_fork
 from hotset._hotset import MISSING, Flight, check_loads
 
 _log = logging.getLogger("hotset")
@@ -326,4 +326,4 @@ def _forked() -> None:
             traceback.print_exc()
 
 
-os.register_at_fork(after_in_child=_forked)
+at_fork(_forked)

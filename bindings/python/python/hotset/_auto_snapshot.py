@@ -8,6 +8,7 @@ from typing import Any
 
 from hotset import _snapshot
 from hotset._codecs import Codec, Schema
+from hotset._forks import at_fork
 from hotset._hotset import Memo, SnapshotError
 
 _Stamp = tuple[int, int, int] | None
@@ -172,4 +173,4 @@ def _forked() -> None:
 
 
 atexit.register(_save_all)
-os.register_at_fork(after_in_parent=_forked, after_in_child=_forked)
+at_fork(_forked, parent=_forked)

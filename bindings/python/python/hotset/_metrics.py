@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, final
 from weakref import ReferenceType, ref
 
+from hotset._forks import at_fork
 from hotset._registry import caches
 from hotset._stats import Stats
 
@@ -96,9 +97,8 @@ def _forked() -> None:
     _inherited.update({name: (ref(raw.cache), _counts_of(raw.totals)) for name, raw in _read().items()})
 
 
-if hasattr(os, "register_at_fork"):
-    # (After hotset's own handler, which was registered earlier, so the caches can be read.)
-    os.register_at_fork(after_in_child=_forked)
+# (After hotset's own handler, which was registered earlier, so the caches can be read.)
+at_fork(_forked)
 
 
 def _own_counts(name: str, raw: _Raw) -> dict[str, float]:
@@ -218,7 +218,7 @@ class Metric:
         name: The name in Prometheus, without the suffix "_total" of counters.
         kind: "counter" for a Prometheus counter, "gauge" for a gauge, "sum" for a gauge that rises
             like a counter, "histogram" for that of the loads, whose field is the sum of durations.
-            OpenTelemetry gets only the sum.
+            OpenTelemetry gets the sum, and the buckets as counters.
         help: What it counts.
         series: The fields whose sum is a value, by value of `label`.
         label: The label in Prometheus that distinguishes the values; "" with one value only.

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import logging
-import os
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from collections import deque
 from contextvars import Context, copy_context
 from typing import cast
 
+from hotset._forks import at_fork
 from hotset._hotset import Reload
 
 _log = logging.getLogger("hotset")
@@ -50,7 +50,7 @@ class Reloader:
         self._patience = patience
         self._most = most
         self._begin()
-        os.register_at_fork(after_in_child=self._forked)
+        at_fork(self._forked)
         # Not earlier: non-daemon threads run until then, and depend on reloads.
         atexit.register(self.stop)
 

@@ -1,7 +1,6 @@
 """The registry of the caches of this process."""
 
 import logging
-import os
 import warnings
 from functools import partial
 from itertools import count
@@ -9,6 +8,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import ReferenceType, WeakValueDictionary, ref
 
+from hotset._forks import at_fork
 from hotset._publish import publish
 from hotset._stats import Stats
 
@@ -39,8 +39,7 @@ def _forked() -> None:
     _lock = RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+at_fork(_forked)
 
 
 def _check_name(name: object) -> None:

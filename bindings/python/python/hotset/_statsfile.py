@@ -30,8 +30,8 @@ _header = struct.Struct("<8x8I3Q3I")
 _slot = struct.Struct("<2I3Q2IQI")
 # id, flags, length of the name
 _record = struct.Struct("<QII")
-# created, capacity, weight, entries, bytes, 12 counters, age, 8 figures of the second tier
-_figures = struct.Struct("<5Q12QQ8Q")
+# created, capacity, weight, entries, bytes, 12 counters, 8 bytes of 0, 8 figures of the second tier
+_figures = struct.Struct("<5Q12Q8x8Q")
 _request = struct.Struct("<QIIQ36x")
 _FIGURES, _BUCKETS, _POINTS, _SAMPLES = 272, 480, 872, 1072
 _MAX_BUCKETS, _MAX_POINTS, _MAX_SAMPLES = 24, 8, 60
@@ -81,7 +81,6 @@ class CacheStats(NamedTuple):
         loads: Loaders that returned a value.
         load_failures: Loaders that failed.
         load_time: The total duration of all loads, in seconds.
-        age_oldest: The age of the oldest entry, in seconds.
         tier2: The figures of the second tier by name; None if there is no second tier.
         buckets: The latencies of loads: pairs of an upper bound in seconds and the number of loads
             at most that long, but longer than the bound before.
@@ -109,7 +108,6 @@ class CacheStats(NamedTuple):
     loads: int
     load_failures: int
     load_time: float
-    age_oldest: float | None
     tier2: dict[str, int] | None
     buckets: list[tuple[float, int]]
     curve: list[tuple[int, float, int | None]]
@@ -224,7 +222,7 @@ def _parse_record(data: bytes) -> CacheStats:
     if length > _FIGURES - 16:
         raise _Corrupt
     created, capacity, weight, entries, size, *rest = _figures.unpack_from(data, _FIGURES)
-    hits, misses, stale, waits, insertions, evictions, evicted, rejections, expirations, loads, failures, nanos, age, *tier2 = rest
+    hits, misses, stale, waits, insertions, evictions, evicted, rejections, expirations, loads, failures, nanos, *tier2 = rest
     if _UNKNOWN in (hits, misses, waits, insertions, evictions, rejections, expirations, loads, failures, nanos):
         raise _Corrupt
     buckets = _count(data, _BUCKETS, _MAX_BUCKETS)
@@ -255,7 +253,6 @@ def _parse_record(data: bytes) -> CacheStats:
         loads=loads,
         load_failures=failures,
         load_time=nanos / 1e9,
-        age_oldest=None if age == _UNKNOWN else age / 1e9,
         tier2={name: figure for name, figure in zip(_TIER2, tier2) if figure != _UNKNOWN} if flags & _HAS_TIER2 else None,
         buckets=[(float("inf") if bound == _UNKNOWN else bound / 1e9, count) for bound, count in zip(bounds, counts)],
         curve=[(size, ratio, _known(used)) for size, ratio, used in points],

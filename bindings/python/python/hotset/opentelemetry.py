@@ -12,6 +12,7 @@ Example:
     >>> hotset.opentelemetry.instrument(MeterProvider([reader]))
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from typing import Final, final
@@ -25,11 +26,12 @@ except ModuleNotFoundError as error:
     ) from error
 
 from hotset._hotset import __version__
-from hotset._metrics import HOTSET, Increments, Metric
+from hotset._metrics import HOTSET, Increments, Metric, buckets
 
 __all__ = ["instrument"]
 
 NAME: Final = "hotset.cache.name"
+_BUCKETS: Final = "hotset.cache.load.duration.bucket"
 
 
 @final
@@ -46,6 +48,10 @@ class _Instruments:
         for metric in HOTSET:
             create = meter.create_observable_up_down_counter if metric.kind == "gauge" else meter.create_observable_counter
             create(metric.otel, [self._callback(metric)], metric.unit, metric.help)
+        # There is no observable histogram, and a synchronous one takes one duration at a time: so
+        # the buckets are counters, as those of a classic histogram in Prometheus.
+        help = "Calls of a loader that took at most le seconds"
+        meter.create_observable_counter(_BUCKETS, [self._observe_buckets], "{load}", help)
 
     def _apply(self, name: str, rises: dict[str, float], held: dict[str, float] | None) -> None:
         if held is None:
@@ -56,19 +62,32 @@ class _Instruments:
         self._sums[name] = {**before, **{field: before.get(field, 0) + rise for field, rise in rises.items()}}
         self._live[name] = held
 
+    def _read(self) -> list[tuple[str, dict[str, float]]]:
+        """Returns the names and figures of all caches, as of now."""
+        if self._pid != os.getpid():
+            # (A child counts from the fork on.)
+            self._sums, self._live, self._pid = {}, {}, os.getpid()
+        self._increments.run()
+        return [(name, {**self._sums[name], **held}) for name, held in list(self._live.items())]
+
     def _callback(self, metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            if self._pid != os.getpid():
-                # (A child counts from the fork on.)
-                self._sums, self._live, self._pid = {}, {}, os.getpid()
-            self._increments.run()
             return [
                 Observation(number, {NAME: name, **({metric.otel_label: value} if metric.otel_label else {})})
-                for name, held in list(self._live.items())
-                for value, number in metric.values({**self._sums[name], **held})
+                for name, figures in self._read()
+                for value, number in metric.values(figures)
             ]
 
         return observe
+
+    def _observe_buckets(self, _: CallbackOptions) -> Iterable[Observation]:
+        found: list[Observation] = []
+        for name, figures in self._read():
+            total = 0.0
+            for upper, count in buckets(figures):
+                total += count
+                found.append(Observation(total, {NAME: name, "le": "+Inf" if math.isinf(upper) else repr(upper)}))
+        return found
 
 
 _providers: "WeakSet[MeterProvider]" = WeakSet()
@@ -78,7 +97,8 @@ def instrument(meter_provider: MeterProvider | None = None) -> None:
     """Creates instruments that report all caches of this process. Again for a provider: no effect.
 
     Counters never fall: they continue over `cache_clear`, and over another cache of the same name.
-    OpenTelemetry has no observable histogram, so of the durations of loads there is only the sum.
+    OpenTelemetry has no observable histogram: the durations of loads are counters with the
+    attribute `le`, as the buckets of a classic histogram in Prometheus.
 
     Args:
         meter_provider: The provider; None for the global one, which must have been set.

@@ -46,6 +46,7 @@ except ModuleNotFoundError as error:
         "hotset.prometheus needs prometheus_client: pip install 'hotset[prometheus]'", name=error.name, path=error.path
     ) from error
 
+from hotset._forks import at_fork
 from hotset._metrics import HOTSET, MICROMETER, Figures, Increments, Metric, bucket_field, buckets, flat, read
 
 __all__ = ["ASGIMiddleware", "Collector", "child_exit", "configure", "post_request", "push", "worker_exit"]
@@ -345,8 +346,7 @@ def _renew_lock() -> None:
     _lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+at_fork(_renew_lock)
 
 
 def configure(*, names: Names = "hotset", labels: Mapping[str, str] | None = None, every: float = 0.0) -> None:

@@ -10,6 +10,10 @@ pub(crate) mod loads;
 pub(crate) mod options;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) mod owners;
+#[cfg(unix)]
+pub(crate) mod publish;
+#[cfg(not(unix))]
+#[path = "publish_off.rs"]
 pub(crate) mod publish;
 pub(crate) mod snapshot;
 mod stats;
@@ -54,6 +58,7 @@ thread_local! {
 
 pub(crate) struct Store {
     /// The first field, so that it is dropped before the others, which the stats file reads.
+    #[cfg_attr(not(unix), expect(dead_code))]
     published: Published,
     cache: Cache,
     hooks: Arc<Hooks>,

@@ -65,6 +65,13 @@ const HELD: [(&str, &str, Read); 3] = [
     ("hotset.cache.capacity", "1", |of| of.capacity),
 ];
 
+/// The upper bounds of the buckets of loads in seconds, as the Python package writes them, so that
+/// sums over programs in several languages match.
+const BOUNDS: [&str; 23] = [
+    "1e-05", "2.5e-05", "5e-05", "0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05",
+    "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "25.0", "50.0", "100.0", "+Inf",
+];
+
 /// Registers the instruments; to be called once.
 pub fn observe(meter: &Meter, caches: &Caches) {
     for (name, unit, counts) in COUNTERS {
@@ -82,8 +89,23 @@ pub fn observe(meter: &Meter, caches: &Caches) {
             })
             .build();
     }
-    // (Observable instruments have no histogram: the sum of durations beside the loads gives their
-    // mean.)
+    // Observable instruments have no histogram: so each bucket is a counter, with those before it.
+    let all = caches.clone();
+    let buckets = meter
+        .u64_observable_counter("hotset.cache.load.duration.bucket")
+        .with_unit("{load}");
+    _ = buckets
+        .with_callback(move |observer| {
+            for (cache, figures) in all.read() {
+                let mut total = 0;
+                for (le, loads) in BOUNDS.into_iter().zip(figures.stats.load_buckets.counts()) {
+                    total += loads;
+                    let name = KeyValue::new("hotset.cache.name", cache.to_owned());
+                    observer.observe(total, &[name, KeyValue::new("le", le)]);
+                }
+            }
+        })
+        .build();
     let all = caches.clone();
     let time = meter.f64_observable_counter("hotset.cache.load.time").with_unit("s");
     _ = time
@@ -188,6 +210,8 @@ mod tests {
         );
         of("hotset.cache.insertions hotset.cache.name=pages", 1);
         assert!(held.contains(&("hotset.cache.capacity hotset.cache.name=pages".to_owned(), 1_000)));
-        assert_eq!((counts.len(), held.len(), seconds), (22, 6, 2));
+        of("hotset.cache.load.duration.bucket hotset.cache.name=pages le=+Inf", 2);
+        // Of each cache 11 counts, and 23 buckets.
+        assert_eq!((counts.len(), held.len(), seconds), (2 * (11 + 23), 6, 2));
     }
 }

@@ -18,11 +18,12 @@ from collections import deque
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_OPTIMIZED, CO_VARARGS, CO_VARKEYWORDS
 from statistics import median
 from threading import get_ident
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time_ns
 from types import CodeType, FrameType
 from typing import Any
 
 from hotset._advise.observe import Description, class_of, forget_tokens, living_tokens, name_of, token_of
+from hotset._forks import at_fork
 from hotset._hotset import CallSampler
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -36,7 +37,7 @@ _SKIP = 256
 # The time of observation, as a share of the function's own time, and the share of the program's
 # elapsed time that all observation may have taken: for functions by the nanoseconds of a call.
 _SLOW = 10_000
-_SHARES_OF_SLOW, _SHARES_OF_FAST = (0.25, 0.6), (0.05, 0.2)
+_SHARES_OF_SLOW, _SHARES_OF_FAST = (0.25, 0.6), (0.05, 0.08)
 # A recursive function with fewer nanoseconds per call is not observed from its outermost call on.
 _FAST = 2000
 _MAX_CALLS = 300_000
@@ -182,7 +183,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._tool: int | None = None
         self._previous: Any = None
-        self._started = 0
+        self._started = self._started_processor = 0
         disable = sys.monitoring.DISABLE if sys.version_info >= (3, 12) else None
         self._sampler = CallSampler(self._decide, self._plan, self._begin, self._end, disable)
 
@@ -217,6 +218,7 @@ class Recorder:
             threading.setprofile(self._attach_thread)
         _active = self
         self._started = perf_counter_ns()
+        self._started_processor = process_time_ns()
         self._calibrate()
 
     def stop(self) -> None:
@@ -335,9 +337,13 @@ class Recorder:
         if function.observed < _FIRST:
             count = _FIRST
         elif function.observed < _MAX_CALLS and self._entries < _MAX_ALL_CALLS and function.code.co_filename != _CALIBRATION:
-            elapsed = perf_counter_ns() - self._started - self.overhead
             mean = function.mean()
-            of_function, of_program = _SHARES_OF_SLOW if mean >= _SLOW else _SHARES_OF_FAST
+            if mean >= _SLOW:
+                elapsed, (of_function, of_program) = perf_counter_ns() - self._started, _SHARES_OF_SLOW
+            else:
+                # A fast function pays with processor time, of which a busy machine gives less.
+                elapsed, (of_function, of_program) = process_time_ns() - self._started_processor, _SHARES_OF_FAST
+            elapsed -= self.overhead
             if self.overhead < of_program * elapsed and function.overhead < of_function * mean * function.planned:
                 count = _BURST
         function.planned += count or _SKIP
@@ -591,4 +597,4 @@ def _after_fork_in_child() -> None:
         recorder._after_fork()  # pyright: ignore[reportPrivateUsage]
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -35,7 +35,8 @@ def as_svg(report: Report) -> str:
     Args:
         report: The report.
     """
-    shown = sorted((finding for finding in report.findings if finding.time), key=lambda finding: (not finding.decorator, -finding.saved, -finding.time))
+    # Candidates first, by what they save; then the others, by their time.
+    shown = sorted((finding for finding in report.findings if finding.time), key=lambda each: (not each.decorator, -each.saved if each.decorator else -each.time))
     shown = shown[:_SHOWN]
     candidates = report.candidates[:_CURVES]
     parts: list[str] = []
@@ -76,7 +77,7 @@ def _bar(finding: Finding, y: int, scale: float) -> list[str]:
     reason = escape("; ".join(finding.reasons))
     return [
         f"<g><title>{escape(finding.name)}: {reason}</title>",
-        f'<text x="{_LEFT - 10}" y="{y + 13}" text-anchor="end">{escape(_shortened(finding.name, 44))}</text>',
+        f'<text x="{_LEFT - 10}" y="{y + 13}" text-anchor="end">{escape(_shortened(finding.name, 40))}</text>',
         f'<rect class="rest" x="{_LEFT}" y="{y}" width="{full:.1f}" height="{_BAR}" rx="2"/>',
         f'<rect class="{kind}" x="{_LEFT}" y="{y}" width="{saved:.1f}" height="{_BAR}" rx="2"/>' if saved else "",
         f'<text class="small" x="{_LEFT + full + 8:.1f}" y="{y + 13}">{escape(label)}</text></g>',

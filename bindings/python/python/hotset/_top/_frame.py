@@ -98,7 +98,6 @@ _ONCE: Final[tuple[Column, ...]] = (
 _TAIL: Final[tuple[Column, ...]] = (
     Column("load", "LOAD", 6, 11, lambda row: fmt.duration(row.mean_load), lambda row: row.mean_load),
     Column("saved", "SAVED", 6, 4, lambda row: fmt.duration(row.saved), lambda row: row.saved),
-    Column("oldest", "OLDEST", 6, 12, lambda row: fmt.duration(row.oldest), lambda row: row.oldest),
 )
 LIVE_COLUMNS: Final[tuple[Column, ...]] = (_NAME, _PROGRAM, *_COMMON, *_LIVE, *_TAIL)
 ONCE_COLUMNS: Final[tuple[Column, ...]] = (_NAME, _PROGRAM, *_COMMON, *_ONCE, *_TAIL)
@@ -264,7 +263,7 @@ def details(row: Row, now: float) -> list[Line]:
         lines.append(_totals_line("tier 2", [(name, fmt.count(value)) for name, value in row.tier2.items()]))
     if row.curve:
         lines += _curve(row)
-    lines.append(Line((Cell(f"{'process':<10}", "title"), Cell(f"{'PID':>7} {'HIT%':>5} {'OPS/s':>6} {'FILL':>5} {'OLDEST':>6} {'READ':>6}", "dim"))))
+    lines.append(Line((Cell(f"{'process':<10}", "title"), Cell(f"{'PID':>7} {'HIT%':>5} {'OPS/s':>6} {'FILL':>5} {'READ':>6}", "dim"))))
     for member in row.members:
         cache = member.cache
         hits, misses = member.recent[1:]
@@ -274,7 +273,7 @@ def details(row: Row, now: float) -> list[Line]:
         unknown = "  another container: cannot tell whether it is alive" if member.process.alive is None else ""
         operations = fmt.count((hits + misses) / member.recent[0])
         lines.append(
-            Line((Cell(f"{'':<10}{member.process.pid:>7} {recent:>5} {operations:>6} {fill:>5} {fmt.duration(cache.age_oldest):>6} {age:>6}"), Cell(unknown, "warning")))
+            Line((Cell(f"{'':<10}{member.process.pid:>7} {recent:>5} {operations:>6} {fill:>5} {age:>6}"), Cell(unknown, "warning")))
         )
     return lines
 

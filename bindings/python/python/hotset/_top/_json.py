@@ -59,7 +59,6 @@ def _row(row: Row) -> dict[str, Any]:
         "median_load_seconds": quantile(row.buckets, 0.5),
         "p99_load_seconds": quantile(row.buckets, 0.99),
         "saved_seconds": row.saved,
-        "oldest_seconds": row.oldest,
         "load_buckets": [{"upper_seconds": _finite(upper), "loads": loads} for upper, loads in row.buckets],
         "curve": [point._asdict() for point in row.curve],
         "curve_processes": row.curve_members,

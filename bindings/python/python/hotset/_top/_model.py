@@ -86,7 +86,6 @@ class Row(NamedTuple):
         bytes: The memory of the entries; None if a process does not know it.
         mean_load: Seconds that a load takes on average; None before the first one.
         saved: Seconds that the hits would have taken as loads: hits times `mean_load`.
-        oldest: The age of the oldest entry in seconds; None if no process knows it.
         buckets: Loads by duration: the upper bound in seconds, and how many loads took at most as
             long and longer than the bound before it.
         curve: Hit ratios at other capacities of one process's cache; empty without profiling.
@@ -113,7 +112,6 @@ class Row(NamedTuple):
     bytes: int | None
     mean_load: float | None
     saved: float | None
-    oldest: float | None
     buckets: tuple[tuple[float, int], ...]
     curve: tuple[Point, ...]
     curve_members: int
@@ -290,7 +288,6 @@ def _row(key: _Key, members: list[Member], now: float) -> Row:
     weight = sum(cache.weight for cache in caches)
     capacity = _sum(cache.capacity for cache in caches)
     rates = [member.rates for member in members if member.rates is not None]
-    ages = [cache.age_oldest for cache in caches if cache.age_oldest is not None]
     parts = [(0.0, 0.0)] * COLUMNS
     for member in members:
         end = member.process.monotonic
@@ -318,7 +315,6 @@ def _row(key: _Key, members: list[Member], now: float) -> Row:
         bytes=_sum(cache.bytes for cache in caches),
         mean_load=mean_load,
         saved=hits * mean_load if mean_load is not None else None,
-        oldest=max(ages) if ages else None,
         buckets=_buckets(caches),
         curve=curve,
         curve_members=curve_members,

@@ -34,7 +34,7 @@ dt{color:var(--dim);font-size:13px}dd{margin:0;font-variant-numeric:tabular-nums
 details{margin-top:10px}summary{cursor:pointer;color:var(--dim)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin-top:6px;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:2px 12px 2px 0;white-space:nowrap}th{color:var(--dim);font-weight:400}
-svg text{fill:var(--dim);font:11px system-ui,sans-serif}.curve{max-width:520px;width:100%;height:auto;display:block}
+svg text{fill:var(--dim);font:11px system-ui,sans-serif}.curve{max-width:520px;min-width:460px;width:100%;height:auto;display:block}
 a{color:var(--accent)}.notice{border-left:3px solid var(--accent);padding-left:10px;overflow-wrap:anywhere}
 """
 
@@ -159,7 +159,6 @@ def _article(row: Row, snapshot: Snapshot, allow_clear: bool) -> str:
         ("load, mean", fmt.duration(row.mean_load)),
         ("load, p99 at most", fmt.duration(quantile(row.buckets, 0.99))),
         ("time saved", fmt.duration(row.saved)),
-        ("oldest entry", fmt.duration(row.oldest)),
     ]
     figures += [(f"tier 2 {name}", fmt.count(value)) for name, value in (row.tier2 or {}).items()]
     terms = "".join(f"<div><dt>{label}</dt><dd>{value if '%' in value else html.escape(value)}</dd></div>" for label, value in figures if value != "-")
@@ -210,7 +209,7 @@ def _curve(row: Row) -> str:
     of = f"mean of {row.curve_members} processes" if row.curve_members > 1 else "one process"
     return (
         f'<details open data-key="curve {html.escape(fmt.escaped("/".join(row.key)), quote=True)}"><summary>Hit ratio at other capacities ({of})</summary>'
-        f'{curve_svg(row.curve, own)}<div class="scroll"><table>{table}</table></div></details>'
+        f'<div class="scroll">{curve_svg(row.curve, own)}<table>{table}</table></div></details>'
     )
 
 

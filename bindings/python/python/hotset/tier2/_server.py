@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
+from hotset._forks import at_fork
 from hotset._settings import Seconds
 from hotset.tier2._client import find_library, settings_of
 from hotset.tier2._errors import Unavailable
@@ -259,7 +260,7 @@ def _at_exit() -> None:
         server.close()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork(_after_fork)
 atexit.register(_at_exit)
 
 __all__ = ["Redis", "Unavailable"]

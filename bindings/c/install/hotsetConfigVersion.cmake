@@ -1,5 +1,9 @@
-# Before 1.0 a new minor version may break what used the last one; from 1.0 on only a new major version may.
-set(PACKAGE_VERSION "@VERSION@")
+# The version is that of hotset.h. Before 1.0 a new minor version may break what used the last one;
+# from 1.0 on only a new major version may.
+get_filename_component(_hotset_prefix "${CMAKE_CURRENT_LIST_DIR}" REALPATH)
+get_filename_component(_hotset_prefix "${_hotset_prefix}/../../.." ABSOLUTE)
+file(STRINGS "${_hotset_prefix}/include/hotset.h" PACKAGE_VERSION REGEX "^#define HOTSET_VERSION_STRING ")
+string(REGEX REPLACE "^#define HOTSET_VERSION_STRING \"(.*)\"$" "\\1" PACKAGE_VERSION "${PACKAGE_VERSION}")
 string(REGEX MATCH "^[0-9]+\\.[0-9]+" _hotset_series "${PACKAGE_VERSION}")
 if(NOT PACKAGE_VERSION VERSION_LESS "1.0")
   string(REGEX MATCH "^[0-9]+" _hotset_series "${PACKAGE_VERSION}")
@@ -15,4 +19,5 @@ endif()
 if(NOT PACKAGE_FIND_VERSION)
   set(PACKAGE_VERSION_COMPATIBLE TRUE)
 endif()
+unset(_hotset_prefix)
 unset(_hotset_series)
