@@ -4,7 +4,7 @@
 //! the tests only print that. `HOTSET_ALL_TRACES=1`, or a release build, adds the long ones.
 //! `HOTSET_SEEDS=6` averages over six hash seeds instead of three.
 
-use super::testing::{Handle, Store};
+use super::testing::{Handle, Store, XorShift};
 use super::{AnyPolicy, Entries, Policy, PolicyKind};
 use std::io::Read;
 use std::path::PathBuf;
@@ -71,6 +71,20 @@ fn replay(kind: PolicyKind, trace: &[u32], capacity: u64, seed: u32) -> f64 {
     }
     policy.validate(&store);
     100.0 * f64::from(hits) / trace.len() as f64
+}
+
+/// Each key is requested twice, the second time at most 990 insertions later: the worst case for a
+/// policy that counts. The window takes nearly the whole cache.
+#[test]
+fn window_grows_for_a_stream_of_recent_keys() {
+    let mut rng = XorShift(5);
+    let stream: Vec<u32> = (1000..100_000).flat_map(|n| [n, n - 1 - rng.below(990)]).collect();
+    let (ours, lru) = (
+        replay(PolicyKind::WTinyLfu, &stream, 1000, 0),
+        replay(PolicyKind::Lru, &stream, 1000, 0),
+    );
+    println!("{ours:.2}, LRU {lru:.2}");
+    assert!(ours > lru + 3.0, "{ours:.2}, LRU {lru:.2}");
 }
 
 #[test]

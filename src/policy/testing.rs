@@ -494,7 +494,7 @@ impl Naive {
     }
 
     pub(crate) fn insert(&mut self, store: &Store, handle: Handle) {
-        let (least, most) = ((self.cap / 100).max(1), (self.cap * 8 / 10).max(1));
+        let (least, most) = ((self.cap / 100).max(1), (self.cap * 99 / 100).max(1));
         let begin = if self.cap <= 1024 { self.cap / 32 } else { self.cap };
         if self.total() >= begin && self.sketch.is_none() {
             self.sketch = Some(naive::Sketch::new(self.cap as u64));

@@ -136,7 +136,8 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// Sets the window's target, within its bounds.
     fn set_window(&mut self, target: u64) {
         let least = mul_div(self.capacity, 1, 100).max(1);
-        let most = mul_div(self.capacity, 80, 100).max(least);
+        // Nearly all: a stream of new keys, each requested again soon, has no use for a main part.
+        let most = mul_div(self.capacity, 99, 100).max(least);
         self.window_max = target.clamp(least, most);
         self.protected_max = mul_div(self.capacity.saturating_sub(self.window_max), 7, 10);
     }
