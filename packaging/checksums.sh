@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 dist=${DIST:-target/dist}
 [ -z "${FROM:-}" ] || cp "$FROM"/* "$dist/"
-packaging/changelog.py notes "$(packaging/version.py get)" >"$dist/NOTES.md"
+notes=$(packaging/changelog.py notes "$(packaging/version.py get)")
+printf '%s\n' "$notes" >"$dist/NOTES.md"
 cd "$dist"
 rm -f SHA256SUMS
 mapfile -t files < <(find . -maxdepth 1 -type f ! -name SHA256SUMS ! -name NOTES.md -printf '%P\n' | LC_ALL=C sort)
