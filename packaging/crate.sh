@@ -14,7 +14,7 @@ need() {
 
 # Arguments: MANIFEST
 deny() {
-    cargo deny --manifest-path "$1" --locked --all-features check --config deny.toml --hide-inclusion-graph "${checks[@]}"
+    cargo deny --config deny.toml --manifest-path "$1" --locked --all-features check --hide-inclusion-graph "${checks[@]}"
 }
 
 case ${1:-} in
