@@ -31,9 +31,14 @@ has() {
     "$1/bin/python" -c "import $(IFS=,; echo "${*:2}")" 2>/dev/null
 }
 
-for python in $(interpreters); do
-    name=$("$python" -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], getattr(sys, "abiflags", "")))')
-    env=$here/$name
+# Arguments: INTERPRETER
+name_of() {
+    "$1" -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], getattr(sys, "abiflags", "")))'
+}
+
+# Arguments: INTERPRETER NAME
+build() {
+    local python=$1 name=$2 env=$here/$2 packages greenlets package module wheels
     [ -x "$env/bin/python" ] || "$python" -m venv "$env"
     has "$env" pytest hypothesis flask gunicorn || install "$env" "maturin>=1.9,<2" pytest hypothesis flask gunicorn
     # One by one: some are compiled, and not for every interpreter. Tests without them are skipped.
@@ -56,6 +61,23 @@ for python in $(interpreters); do
         --interpreter "$env/bin/python" --out "$wheels"
     install "$env" --no-deps --force-reinstall "$wheels"/*.whl
     echo "$name: $("$env/bin/python" -c 'import hotset; print(hotset.__file__)')"
+}
+
+# At the same time: most of a build is one crate, which one processor compiles.
+building=()
+for python in $(interpreters); do
+    name=$(name_of "$python")
+    (
+        set -e
+        build "$python" "$name"
+    ) &
+    building+=("$!")
 done
+failed=0
+for build in "${building[@]}"; do
+    wait "$build" || failed=1
+done
+[ "$failed" = 0 ] || exit 1
+env=$here/$name
 # Another folder is for other tests than those of the types.
 [ -n "${ENVIRONMENTS:-}" ] || has "$env" mypy pyright || install "$env" mypy "pyright[nodejs]"
