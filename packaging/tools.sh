@@ -4,7 +4,8 @@
 # and writes them into constraints.txt. PYTHON=/a/python is the interpreter (3.11 or newer).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-env=$PWD/target/packages/tools
+# A release is built in a clone whose target folder is a link.
+env=$(realpath -m target/packages/tools)
 list=packaging/constraints.txt
 TOOLS=(maturin ziglang twine check-wheel-contents auditwheel trove-classifiers)
 
@@ -22,8 +23,13 @@ interpreter() {
 
 update=
 [ "${1:-}" != --update ] || update=1
-stamp=$env/constraints.txt
-if [ -n "$update" ] || ! cmp -s "$list" "$stamp"; then
+stamp=$env/installed.txt
+# What is installed, and where: the programs name the folder, and fail in another one.
+installed() {
+    cat "$list"
+    echo "$env"
+}
+if [ -n "$update" ] || ! installed | cmp -s - "$stamp"; then
     python=$(interpreter)
     rm -rf "$env"
     "$python" -m venv "$env"
@@ -37,6 +43,6 @@ if [ -n "$update" ] || ! cmp -s "$list" "$stamp"; then
     else
         "$env/bin/pip" install --quiet --disable-pip-version-check --constraint "$list" "${TOOLS[@]}"
     fi
-    cp "$list" "$stamp"
+    installed >"$stamp"
 fi
 echo "$env/bin"
