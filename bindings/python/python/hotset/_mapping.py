@@ -10,7 +10,7 @@ from hotset._advice import Advice, advice_of
 from hotset._codecs import CodecName, Schema, Serializer, codec_of, codecs_for_load, codec_for_save
 from hotset._hotset import KEEP
 from hotset._registry import register
-from hotset._settings import Cause, Policy, Seconds, Ttl, checked_bound, checked_settings, unwrap_ttl, ttl_of, weigher_of
+from hotset._settings import Cause, Policy, Seconds, Ttl, checked_bound, settings_of, unwrap_ttl, ttl_of, weigher_of
 from hotset._snapshot import Path, path_of
 from hotset._stats import Stats, stats_of
 
@@ -58,50 +58,6 @@ class _Values(ValuesView[V]):
 
 def _is_mapping(other: object) -> bool:
     return isinstance(other, Mapping)
-
-
-def settings_of(
-    *,
-    maxsize: Any = ...,
-    policy: Any = "tinylfu",
-    ttl: Any = None,
-    tti: Any = None,
-    jitter: Any = 0.0,
-    weigher: Any = None,
-    max_weight: Any = None,
-    on_removal: Any = None,
-    negative_ttl: Any = None,
-    timer: Any = None,
-    profile: Any = False,
-) -> dict[str, Any]:
-    """Returns the settings of a `Cache`, validated, with their defaults.
-
-    Args:
-        maxsize, policy, ttl, tti, jitter: As of `Cache`.
-        weigher, max_weight, on_removal, negative_ttl, timer, profile: As of `Cache`.
-
-    Returns:
-        The settings by name.
-
-    Raises:
-        TypeError: A setting is of the wrong type.
-        ValueError: A setting is out of its range, or conflicts with another one.
-    """
-    if not isinstance(profile, bool):
-        raise TypeError(f"profile must be a bool, not {type(profile).__name__}")
-    shared = checked_settings(
-        maxsize=maxsize,
-        policy=policy,
-        ttl=ttl,
-        tti=tti,
-        jitter=jitter,
-        weigher=weigher,
-        max_weight=max_weight,
-        on_removal=on_removal,
-        negative_ttl=negative_ttl,
-        timer=timer,
-    )
-    return {**shared, "profile": profile}
 
 
 class Cache(_hotset.Cache, MutableMapping[K, V]):

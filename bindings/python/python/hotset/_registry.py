@@ -188,7 +188,8 @@ def shared(name: str, /, **settings: Any) -> "Cache[Any, Any]":
         >>> hotset.shared("sessions", maxsize=1000) is hotset.shared("sessions")
         True
     """
-    from hotset._mapping import Cache, settings_of
+    from hotset._mapping import Cache
+    from hotset._settings import settings_of
 
     _check_name(name)
     given = settings_of(**settings)

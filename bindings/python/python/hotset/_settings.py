@@ -202,6 +202,50 @@ def checked_settings(
     }
 
 
+def settings_of(
+    *,
+    maxsize: Any = ...,
+    policy: Any = "tinylfu",
+    ttl: Any = None,
+    tti: Any = None,
+    jitter: Any = 0.0,
+    weigher: Any = None,
+    max_weight: Any = None,
+    on_removal: Any = None,
+    negative_ttl: Any = None,
+    timer: Any = None,
+    profile: Any = False,
+) -> dict[str, Any]:
+    """Returns the settings of a `Cache`, validated, with their defaults.
+
+    Args:
+        maxsize, policy, ttl, tti, jitter: As of `Cache`.
+        weigher, max_weight, on_removal, negative_ttl, timer, profile: As of `Cache`.
+
+    Returns:
+        The settings by name.
+
+    Raises:
+        TypeError: A setting is of the wrong type.
+        ValueError: A setting is out of its range, or conflicts with another one.
+    """
+    if not isinstance(profile, bool):
+        raise TypeError(f"profile must be a bool, not {type(profile).__name__}")
+    shared = checked_settings(
+        maxsize=maxsize,
+        policy=policy,
+        ttl=ttl,
+        tti=tti,
+        jitter=jitter,
+        weigher=weigher,
+        max_weight=max_weight,
+        on_removal=on_removal,
+        negative_ttl=negative_ttl,
+        timer=timer,
+    )
+    return {**shared, "profile": profile}
+
+
 def memo_settings(
     shared: Mapping[str, Any],
     *,
