@@ -27,6 +27,12 @@ fn collect(dir: &Path, kinds: &[&str], into: &mut Vec<PathBuf>) {
     }
 }
 
+/// Returns the string in quotes that stands behind the first `before`.
+fn quoted_after<'t>(text: &'t str, before: &str) -> &'t str {
+    let rest = text.split_once(before).expect(before).1;
+    rest.split('"').nth(1).expect(before)
+}
+
 /// Files below these directories: their names relative to the root, and texts.
 fn files(dirs: &[&str], kinds: &[&str]) -> Vec<(String, String)> {
     let mut paths = Vec::new();
@@ -158,13 +164,7 @@ fn readme_and_architecture_are_short() {
         );
     }
     let manifest = of("Cargo.toml");
-    let version = manifest
-        .split("rust-version = \"")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap();
+    let version = quoted_after(&manifest, "rust-version = ");
     assert!(
         readme.contains(&format!("Rust {version} and newer")),
         "the oldest Rust is {version}"
@@ -198,13 +198,7 @@ fn picture_of_the_readme_shows_the_workloads_of_the_demo() {
 fn citation_has_the_version_of_the_crate() {
     let of = |name: &str| fs::read_to_string(root().join(name)).unwrap();
     let manifest = of("Cargo.toml");
-    let version = manifest
-        .split("\nversion = \"")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap();
+    let version = quoted_after(&manifest, "\nversion = ");
     assert!(
         of("CITATION.cff").contains(&format!("\nversion: {version}\n")),
         "{version}"

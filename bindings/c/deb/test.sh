@@ -10,11 +10,6 @@ trap 'rm -rf "$work"' EXIT
 passed=0
 ok() { passed=$((passed + 1)); echo "ok: $*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
-version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
-case $version in
-0.*) abi=${version%.*} ;;
-*) abi=${version%%.*} ;;
-esac
 triplet=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 . "$root/bindings/c/tests/tree.sh"
 

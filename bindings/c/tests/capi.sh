@@ -11,11 +11,6 @@ ok() { passed=$((passed + 1)); echo "ok: $*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 PATH=${CARGO_C:+$CARGO_C:}$PATH
 command -v cargo-cinstall >/dev/null || fail "cargo-c is missing: make tools-release"
-version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
-case $version in
-0.*) abi=${version%.*} ;;
-*) abi=${version%%.*} ;;
-esac
 . "$root/bindings/c/tests/tree.sh"
 
 prefix="/opt/hot set"

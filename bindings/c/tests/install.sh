@@ -11,11 +11,6 @@ passed=0
 ok() { passed=$((passed + 1)); echo "ok: $*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
-version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
-case $version in
-0.*) abi=${version%.*} ;;
-*) abi=${version%%.*} ;;
-esac
 . "$tests/tree.sh"
 
 warnings=(-O2 -Wall -Wextra -Wpedantic -Werror)

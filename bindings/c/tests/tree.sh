@@ -1,6 +1,11 @@
 # Sourced by the tests of installed trees: programs in C and C++ that use one, through pkg-config
-# and CMake, shared and static.
-#
+# and CMake, shared and static; the library's version, and its SONAME's. `root` must be set.
+version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+case $version in
+0.*) abi=${version%.*} ;;
+*) abi=${version%%.*} ;;
+esac
+
 # use_tree WORK PREFIX LIBDIR [OPTIONS..]: the tree below PREFIX, whose library is in PREFIX/LIBDIR.
 # CMake is given the options. With SYSROOT set, the tree is staged below it: PREFIX begins with it.
 # With STATIC=shared-libgcc the static programs are those that still load libgcc, as with the .pc
