@@ -133,7 +133,11 @@ impl Exchange {
             expected: operation.expected().into(),
             frame: value.unwrap_or(operation.frame()).into(),
             soft_end: operation.soft_end(),
-            expires: if endless { 0 } else { expiration(operation.px(), operation.server_ms()) },
+            expires: if endless {
+                0
+            } else {
+                expiration(operation.px(), operation.server_ms())
+            },
             sent: Sent::Nothing,
             serial: 0,
             rounds: 0,
@@ -158,7 +162,11 @@ impl Exchange {
         let (commands, sent) = match self.action {
             Action::Get => (vec![wire.get(&self.target)], Sent::Single),
             Action::Acquire | Action::ReadGeneration | Action::Claim => {
-                let read = if self.action == Action::Claim { &self.key } else { &self.target };
+                let read = if self.action == Action::Claim {
+                    &self.key
+                } else {
+                    &self.target
+                };
                 let add = wire.add(&self.target, &self.frame, self.expires);
                 (vec![add, wire.read(read, true)], Sent::AddAndRead)
             }
@@ -284,7 +292,11 @@ impl Exchange {
         let Response::Value { data, cas, ttl } = *read else {
             // An absent value has expired.
             let absent = matches!(read, Response::Absent);
-            return if absent { flag(self.action == Action::Expire) } else { failed(Failure::Other) };
+            return if absent {
+                flag(self.action == Action::Expire)
+            } else {
+                failed(Failure::Other)
+            };
         };
         let Some(cas) = cas.filter(|&cas| cas != 0) else {
             return without_cas();
@@ -416,7 +428,11 @@ impl Wire {
     }
 
     fn delete(self, key: &[u8]) -> Vec<u8> {
-        if self.is_meta() { line(b"md ", key, "") } else { line(b"delete ", key, "") }
+        if self.is_meta() {
+            line(b"md ", key, "")
+        } else {
+            line(b"delete ", key, "")
+        }
     }
 
     fn delete_if(self, key: &[u8], cas: u64) -> Vec<u8> {

@@ -24,7 +24,10 @@ fn murmur3(parts: [&[u8]; 3]) -> u32 {
         block |= u32::from(byte) << (8 * (count % 4));
         count += 1;
         if count % 4 == 0 {
-            hash = (hash ^ mix(block)).rotate_left(13).wrapping_mul(5).wrapping_add(0xE654_6B64);
+            hash = (hash ^ mix(block))
+                .rotate_left(13)
+                .wrapping_mul(5)
+                .wrapping_add(0xE654_6B64);
             block = 0;
         }
     }

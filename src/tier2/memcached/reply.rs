@@ -30,13 +30,23 @@ pub fn reply_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
             };
             let rest = &bytes[end..];
             if rest.len() < END.len() {
-                return if END.starts_with(rest) { Ok(None) } else { Err(Malformed) };
+                return if END.starts_with(rest) {
+                    Ok(None)
+                } else {
+                    Err(Malformed)
+                };
             }
-            if rest.starts_with(END) { Ok(Some(end + END.len())) } else { Err(Malformed) }
+            if rest.starts_with(END) {
+                Ok(Some(end + END.len()))
+            } else {
+                Err(Malformed)
+            }
         }
         b"STAT" => statistics_end(bytes),
-        b"HD" | b"EN" | b"NS" | b"EX" | b"NF" | b"MN" | b"ME" | b"OK" | b"END" | b"STORED" | b"NOT_STORED" | b"EXISTS"
-        | b"NOT_FOUND" | b"DELETED" | b"TOUCHED" | b"VERSION" | b"SERVER_ERROR" | b"CLIENT_ERROR" => Ok(Some(after)),
+        b"HD" | b"EN" | b"NS" | b"EX" | b"NF" | b"MN" | b"ME" | b"OK" | b"END" | b"STORED" | b"NOT_STORED"
+        | b"EXISTS" | b"NOT_FOUND" | b"DELETED" | b"TOUCHED" | b"VERSION" | b"SERVER_ERROR" | b"CLIENT_ERROR" => {
+            Ok(Some(after))
+        }
         digits if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => Ok(Some(after)),
         _ => Err(Malformed),
     }
@@ -65,7 +75,11 @@ fn parse<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
 
 fn number(line: &[u8], at: usize) -> Result<usize, Malformed> {
     let number: usize = words(line).nth(at).and_then(parse).ok_or(Malformed)?;
-    if number <= LONGEST_REPLY { Ok(number) } else { Err(Malformed) }
+    if number <= LONGEST_REPLY {
+        Ok(number)
+    } else {
+        Err(Malformed)
+    }
 }
 
 /// Returns where a block of `length` bytes and its line break end.

@@ -11,6 +11,7 @@ mod answers;
 mod background;
 mod cluster;
 mod exhaustive;
+pub(super) mod memcached;
 
 mod oracle;
 mod process;
@@ -22,6 +23,8 @@ mod transport;
 mod world;
 
 use super::Rule;
+#[cfg(test)]
+pub(super) use server::Item;
 use std::collections::BTreeSet;
 
 /// Which rules are turned off.

@@ -4,12 +4,12 @@ use crate::tier2::{Failure, HEAD, Kind, Parsed, SOFT_END, parse};
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Clone, Debug)]
-pub(super) struct Item {
-    pub(super) value: Vec<u8>,
-    pub(super) expires: Option<u64>,
+pub(in crate::tier2) struct Item {
+    pub(in crate::tier2) value: Vec<u8>,
+    pub(in crate::tier2) expires: Option<u64>,
 }
 
-pub(super) type Data = BTreeMap<Vec<u8>, Item>;
+pub(in crate::tier2) type Data = BTreeMap<Vec<u8>, Item>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Command {

@@ -466,6 +466,8 @@ class Session:
         """Returns the core's counters, and the state of the connections."""
         counted: dict[str, Any] = dict(self.core.stats(now()))
         counted["servers"] = [f"{host}:{port}" if port else host for host, port in (node.address for node in self.topology.nodes)]
+        if self.memcached is not None:
+            counted["commands"] = ["meta" if abilities.meta else "classic" for abilities in self.topology.abilities]
         counted["last_failure"] = None if self.failure is None else f"{self.failure.kind}: {self.failure}"
         return counted
 
