@@ -437,6 +437,21 @@ typedef struct {
      */
     uint32_t profile;
     /**
+     * With autosize_target, the cache profiles itself, and sets its capacity between these two, in
+     * the unit of max_entries or max_bytes. The capacity above, with which it begins, must lie
+     * between them. 0: it keeps its capacity.
+     */
+    uint64_t autosize_low;
+    /**
+     * See autosize_low.
+     */
+    uint64_t autosize_high;
+    /**
+     * The cache approaches the smallest capacity that gives this share, above 0 and at most 1, of
+     * the hits of a cache without a bound: 0.95 for 95% of them. 0: it keeps its capacity.
+     */
+    double autosize_target;
+    /**
      * Time to live: milliseconds until an entry expires, counted from its put. 0: never.
      */
     uint64_t ttl_ms;

@@ -51,6 +51,9 @@ pub enum BuildError {
     /// [`profile`](crate::Builder::profile) for a cache that holds nothing, or has no bound: such a
     /// cache has no size to compare others with.
     ProfileWithoutBound,
+    /// The bounds of [`autosize`](crate::Builder::autosize) are empty, begin at 0, end above 2^28
+    /// entries, or do not contain the first capacity; or its target is not above 0 and at most 1.
+    Autosize,
     /// An expiration setting without a [`clock`](crate::Builder::clock), on a platform that has
     /// none (`wasm32-unknown-unknown`).
     NoClock,
@@ -79,6 +82,9 @@ impl fmt::Display for BuildError {
                 "the allocator returns tagged pointers: turn off pointer tagging, or use another allocator"
             }
             Self::ProfileWithoutBound => "profile needs a bound: set a capacity of at least 1 and at most 2^28 entries",
+            Self::Autosize => {
+                "autosize needs 1 <= low <= capacity <= high <= 2^28 entries, and a target above 0 and at most 1"
+            }
             Self::NoClock => "no clock on this platform for expiration settings: set one with Builder::clock",
         })
     }

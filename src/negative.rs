@@ -70,6 +70,7 @@ impl<K> Failures<K> {
             listener: None,
             time,
             profile: false,
+            autosize: None,
         })?;
         Ok(Self(engine))
     }

@@ -344,3 +344,190 @@ fn optimum_and_lru_frame_the_policy() {
     assert!((500..=1_000).contains(&advice.enough.unwrap()), "{advice:?}");
     assert!(advice.tenth_more > 0.0);
 }
+
+fn autosized(capacity: u64, bounds: std::ops::RangeInclusive<u64>, target: f64) -> Cache<u32, (), FixedHasher> {
+    let builder = Cache::builder_with_hasher(FixedHasher::default()).max_entries(capacity as usize);
+    builder.autosize(bounds, target).build().unwrap()
+}
+
+/// Looks keys up at random: small keys are more popular.
+fn serve(cache: &Cache<u32, (), FixedHasher>, keys: u32, lookups: u32) {
+    synthetic_of(keys, lookups)
+        .into_iter()
+        .for_each(|key| cache.get_or_insert_with(key, || ()));
+}
+
+/// Same as `synthetic`, of the same keys all the time.
+fn synthetic_of(keys: u32, len: u32) -> Vec<u32> {
+    let stream = synthetic(keys, len);
+    stream.into_iter().zip(0..).map(|(key, n)| key - n / 500).collect()
+}
+
+#[test]
+fn estimates_after_a_resize_are_those_of_warm_caches() {
+    let (before, after) = (synthetic_of(8_000, 60_000), synthetic_of(8_000, 100_000));
+    for (from, to) in [(1_000, 2_500), (2_500, 1_000), (400, 500)] {
+        let cache = build(from, Policy::WTinyLfu, true);
+        replay(&cache, &before);
+        cache.set_capacity(to);
+        replay(&cache, &after[..2_000]);
+        assert_eq!(cache.advise().unwrap().doubt, Some(Doubt::FewLookups), "not warm yet");
+        replay(&cache, &after[2_000..]);
+        let advice = cache.advise().unwrap();
+        assert_eq!(advice.doubt, None);
+        let counted = advice.lookups as usize;
+        assert!(counted > after.len() / 2, "{counted}");
+        let exact = |capacity: u64| {
+            let cache = build(capacity * from / to, Policy::WTinyLfu, false);
+            replay(&cache, &before);
+            cache.set_capacity(capacity);
+            replay(&cache, &after[..after.len() - counted]);
+            let hits = cache.stats().hits;
+            replay(&cache, &after[after.len() - counted..]);
+            (cache.stats().hits - hits) as f64 / counted as f64
+        };
+        assert_eq!(wrong_estimates(&format!("{from} to {to}"), &advice, exact), [""; 0]);
+    }
+}
+
+#[test]
+fn autosize_finds_the_size_that_the_target_needs() {
+    let ratio_at = |capacity| {
+        let cache = build(capacity, Policy::WTinyLfu, false);
+        serve(&cache, 10_000, 300_000);
+        let before = cache.stats();
+        serve(&cache, 10_000, 100_000);
+        (cache.stats().hits - before.hits) as f64 / 100_000.0
+    };
+    for (first, target) in [(200, 0.8), (9_000, 0.8), (1_000, 0.5)] {
+        let cache = autosized(first, 100..=20_000, target);
+        serve(&cache, 10_000, 1_200_000);
+        cache.validate();
+        let capacity = cache.capacity();
+        let ratio = ratio_at(capacity);
+        // All keys have been seen, so a cache without a bound has hits only.
+        assert!((ratio - target).abs() < 0.02, "{first} -> {capacity}: {ratio}");
+        assert!(cache.len() as u64 <= capacity);
+    }
+}
+
+#[test]
+fn autosize_stays_within_its_bounds() {
+    let cache = autosized(1_000, 800..=1_500, 0.99);
+    serve(&cache, 20_000, 200_000);
+    assert_eq!(cache.capacity(), 1_500);
+    // A handful of keys needs less than the lower bound.
+    serve(&cache, 20, 200_000);
+    assert_eq!(cache.capacity(), 1_500, "only insertions carry a decision out");
+    for key in 30_000..60_000 {
+        serve(&cache, 20, 20);
+        cache.insert(key, ());
+    }
+    assert_eq!(cache.capacity(), 800);
+    assert_eq!(cache.len(), 800);
+    cache.validate();
+}
+
+#[test]
+fn autosize_starts_from_the_capacity_that_the_user_sets() {
+    let cache = autosized(1_000, 500..=4_000, 0.9);
+    cache.set_capacity(10);
+    serve(&cache, 3_000, 60_000);
+    assert!((500..=4_000).contains(&cache.capacity()), "{}", cache.capacity());
+    for capacity in [0, u64::MAX] {
+        cache.set_capacity(capacity);
+        serve(&cache, 3_000, 60_000);
+        assert_eq!(cache.capacity(), capacity, "a cache without a bound has no size");
+    }
+    cache.validate();
+}
+
+#[test]
+fn autosize_shrinks_in_steps_and_notifies_the_listener() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static EVICTED: AtomicUsize = AtomicUsize::new(0);
+    let cache: Cache<u32, (), FixedHasher> = Cache::builder_with_hasher(FixedHasher::default())
+        .max_entries(8_000)
+        .on_removal(|_, (), _| _ = EVICTED.fetch_add(1, Ordering::Relaxed))
+        .autosize(1_000..=8_000, 0.5)
+        .build()
+        .unwrap();
+    let mut most = 0;
+    for key in synthetic_of(100, 800_000)
+        .into_iter()
+        .zip(0..)
+        .map(|(key, n)| if n % 4 == 0 { n } else { key })
+    {
+        let before = EVICTED.load(Ordering::Relaxed);
+        cache.get_or_insert_with(key, || ());
+        most = most.max(EVICTED.load(Ordering::Relaxed) - before);
+    }
+    cache.run_pending();
+    assert_eq!(cache.capacity(), 1_000);
+    let evicted = EVICTED.load(Ordering::Relaxed);
+    assert_eq!(evicted as u64 + cache.len() as u64, cache.stats().insertions);
+    assert!(most <= 8_000 / 256 + 130, "one call evicted {most}");
+    cache.validate();
+}
+
+#[test]
+fn autosize_with_a_weigher_counts_weight() {
+    let cache: Cache<u32, (), FixedHasher> = Cache::builder_with_hasher(FixedHasher::default())
+        .max_weight(50_000)
+        .weigher(|key: &u32, (): &()| u64::from(key % 7 + 1) * 100)
+        .autosize(10_000..=2_000_000, 0.9)
+        .build()
+        .unwrap();
+    serve(&cache, 2_000, 400_000);
+    let ratio = (cache.capacity(), cache.weight());
+    assert!(
+        (200_000..=800_000).contains(&ratio.0) && ratio.1 <= ratio.0,
+        "{ratio:?}"
+    );
+    cache.validate();
+}
+
+#[test]
+fn autosize_beside_threads_keeps_the_cache_sound() {
+    let cache = autosized(500, 100..=5_000, 0.9);
+    thread::scope(|scope| {
+        for part in 0..4 {
+            let cache = &cache;
+            scope.spawn(move || {
+                for round in 0..20 {
+                    serve(cache, if (round / 5) % 2 == 0 { 8_000 } else { 50 + part }, 10_000);
+                    if part == 0 && round % 7 == 6 {
+                        cache.set_capacity(700);
+                    }
+                }
+            });
+        }
+    });
+    assert!((100..=5_000).contains(&cache.capacity()));
+    cache.validate();
+}
+
+#[test]
+fn autosize_refuses_settings_that_make_no_sense() {
+    let build = |bounds, target| {
+        let builder = Cache::<u32, u32>::builder().max_entries(100).autosize(bounds, target);
+        builder.build().map(drop)
+    };
+    assert_eq!(build(100..=100, 1.0), Ok(()));
+    #[allow(clippy::reversed_empty_ranges)]
+    let wrong = [
+        (0..=200, 0.9),
+        (101..=200, 0.9),
+        (10..=99, 0.9),
+        (200..=10, 0.9),
+        (10..=(1 << 28) + 1, 0.9),
+        (10..=200, 0.0),
+        (10..=200, 1.01),
+        (10..=200, f64::NAN),
+    ];
+    for (bounds, target) in wrong {
+        let error = build(bounds, target).unwrap_err();
+        assert_eq!(error, BuildError::Autosize);
+        assert!(error.to_string().contains("low <= capacity <= high"));
+    }
+}

@@ -229,6 +229,7 @@ fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case);
             listener: None,
             time: ExpirySettings::new(TimeSource::System),
             profile: false,
+            autosize: None,
         };
         let dropped = Arc::new(Count::new(0));
         let case = Arc::new(Case {

@@ -310,7 +310,7 @@ impl<K, V> Engine<K, V> {
         let mut panics = Panics::default();
         panics.catch(|| self.run_deferred(deferred, guard));
         panics.catch(|| self.fit_table(false));
-        self.restart_profile(capacity);
+        self.resize_profile();
         panics.resume();
     }
 

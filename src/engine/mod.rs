@@ -53,6 +53,7 @@ use crate::map::{Header, Map};
 use crate::policy::{Policy, PolicyKind};
 use crate::prim::panics::Panics;
 use crate::prim::sync::{AtomicU8, AtomicU64, Ordering, Padded};
+use crate::profile::Autosize;
 use crate::reclaim::{Domain, FastGuard, Guard};
 use crate::stats::Cause;
 use maintenance_lock::MaintenanceLock;
@@ -77,6 +78,7 @@ pub(crate) struct Settings<K, V> {
     pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) time: ExpirySettings<K, V>,
     pub(crate) profile: bool,
+    pub(crate) autosize: Option<Autosize>,
 }
 
 /// A hit limit above that of any policy, so that every hit is examined.
@@ -167,6 +169,7 @@ impl<K, V> Engine<K, V> {
                 settings.capacity,
                 settings.weighted,
                 idle,
+                settings.autosize,
             ))
         });
         let profiled = profiler.is_some();

@@ -13,12 +13,13 @@ use super::entry::{Handle, NO_DEADLINE};
 use super::event::Event;
 use crate::policy::PolicyKind;
 use crate::prim::panics::Panics;
-use crate::profile::{Advice, NEVER, Sample, Simulation, Traits, Truth, What};
+use crate::profile::{Advice, Autosize, NEVER, Sample, Simulation, Traits, Truth, What, is_bound};
 use crate::reclaim::Guard;
 use std::mem;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 
 /// Threads share this many buffers.
 const BUFFERS: usize = 16;
@@ -26,6 +27,8 @@ const BUFFERS: usize = 16;
 const BATCH: usize = 32;
 /// The most samples that wait in a buffer.
 const FULL: usize = 512;
+/// A step towards a smaller capacity is this part of the current one.
+const STEPS: u64 = 256;
 /// The table's share of the memory of an entry.
 const TABLE_BYTES: u64 = 18;
 
@@ -41,6 +44,9 @@ pub(crate) struct Profiler {
     hits_before: AtomicU64,
     lookups_before: AtomicU64,
     settings: (PolicyKind, bool, u64),
+    autosize: Option<Autosize>,
+    /// The capacity that the cache approaches; 0 if it has the right one.
+    goal: AtomicU64,
 }
 
 /// Returns the bound of the sampled 64-bit hashes.
@@ -62,9 +68,19 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 }
 
 impl Profiler {
-    pub(crate) fn new(kind: PolicyKind, capacity: u64, weighted: bool, idle: Option<u64>) -> Self {
+    pub(crate) fn new(
+        kind: PolicyKind,
+        capacity: u64,
+        weighted: bool,
+        idle: Option<u64>,
+        autosize: Option<Autosize>,
+    ) -> Self {
         let idle = idle.unwrap_or(NEVER);
-        let simulation = Simulation::new(kind, capacity, weighted, idle);
+        let mut simulation = Simulation::new(kind, capacity, weighted, idle);
+        if autosize.is_some() {
+            // A cache that is being filled must not shrink for want of hits.
+            simulation.require_warm_up();
+        }
         Self {
             bound: bound(&simulation).into(),
             buffers: std::array::from_fn(|_| Mutex::new(Vec::new())),
@@ -73,14 +89,17 @@ impl Profiler {
             hits_before: AtomicU64::new(0),
             lookups_before: AtomicU64::new(0),
             settings: (kind, weighted, idle),
+            autosize,
+            goal: AtomicU64::new(0),
         }
     }
 
     /// Buffers a sample. Simulates what the buffer holds if it is due and the simulation free.
-    fn push(&self, thread: usize, sample: Sample) {
+    /// Returns whether the end of the warm-up, or a decision about the capacity, is due.
+    fn push(&self, thread: usize, sample: Sample) -> bool {
         let Some(mut buffer) = try_lock(&self.buffers[thread % BUFFERS]) else {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return;
+            return false;
         };
         if buffer.len() >= FULL {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -88,10 +107,10 @@ impl Profiler {
             buffer.push(sample);
         }
         if buffer.len() < BATCH {
-            return;
+            return false;
         }
         let Some(mut simulation) = try_lock(&self.simulation) else {
-            return;
+            return false;
         };
         // At most a batch per call, unless other threads kept the simulation busy before.
         let batch = mem::replace(&mut *buffer, Vec::with_capacity(BATCH));
@@ -99,6 +118,7 @@ impl Profiler {
         drop(buffer);
         batch.into_iter().for_each(|sample| simulation.apply(sample));
         self.bound.store(bound(&simulation), Ordering::Relaxed);
+        (self.autosize.is_some() || !simulation.is_warm()) && simulation.is_due()
     }
 
     /// Simulates all that waits, and returns the simulation.
@@ -136,7 +156,10 @@ impl<K, V> Engine<K, V> {
 
     fn sample(&self, hash: u32, now: u64, what: What, guard: &Guard) {
         if let Some(profiler) = &self.profiler {
-            profiler.push(guard.thread_index(), Sample { hash, now, what });
+            let is_due = profiler.push(guard.thread_index(), Sample { hash, now, what });
+            if is_due {
+                self.end_period(profiler);
+            }
         }
     }
 
@@ -267,16 +290,108 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Begins a new simulation, for a new capacity.
-    pub(super) fn restart_profile(&self, capacity: u64) {
+    /// Simulates multiples of the current capacity from now on, after the user has set it.
+    pub(super) fn resize_profile(&self) {
         if let Some(profiler) = &self.profiler {
-            let (kind, weighted, idle) = profiler.settings;
             let mut simulation = profiler.flush();
-            *simulation = Simulation::new(kind, capacity, weighted, idle);
-            profiler.bound.store(bound(&simulation), Ordering::Relaxed);
-            let (hits, misses, _) = self.thread_states.lookups();
-            profiler.hits_before.store(hits, Ordering::Relaxed);
-            profiler.lookups_before.store(hits + misses, Ordering::Relaxed);
+            self.resize_simulation(profiler, &mut simulation, self.thread_states.capacity());
+            profiler.goal.store(0, Ordering::Relaxed);
         }
+    }
+
+    fn resize_simulation(&self, profiler: &Profiler, simulation: &mut Simulation, capacity: u64) {
+        let (kind, weighted, idle) = profiler.settings;
+        if is_bound(capacity, weighted) && is_bound(simulation.capacity(), weighted) {
+            simulation.resize(capacity);
+        } else {
+            *simulation = Simulation::new(kind, capacity, weighted, idle);
+            simulation.require_warm_up();
+        }
+        profiler.bound.store(bound(simulation), Ordering::Relaxed);
+        self.forget_truth(profiler, 1);
+    }
+
+    /// Forgets all lookups so far, or half of them.
+    fn forget_truth(&self, profiler: &Profiler, divisor: u64) {
+        let (hits, misses, _) = self.thread_states.lookups();
+        for (count, before) in [(hits, &profiler.hits_before), (hits + misses, &profiler.lookups_before)] {
+            let since = count.saturating_sub(before.load(Ordering::Relaxed));
+            before.store(count - since + since / divisor, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the warm-up, or decides which capacity the cache gets.
+    #[cold]
+    #[inline(never)]
+    fn end_period(&self, profiler: &Profiler) {
+        let Some(mut simulation) = try_lock(&profiler.simulation) else {
+            return;
+        };
+        if !simulation.is_due() || profiler.goal.load(Ordering::Relaxed) != 0 {
+            return; // another thread was faster, or the last decision is not carried out yet
+        }
+        let capacity = self.thread_states.capacity();
+        if simulation.capacity() != capacity {
+            // The user set it while the last decision was carried out.
+            return self.resize_simulation(profiler, &mut simulation, capacity);
+        }
+        if !simulation.is_warm() {
+            simulation.end_warm_up();
+            return self.forget_truth(profiler, 1);
+        }
+        let Some(autosize) = &profiler.autosize else {
+            return;
+        };
+        let advice = simulation.counters().advice(self.truth(profiler));
+        match autosize.goal(&advice) {
+            Some(goal) => {
+                self.resize_simulation(profiler, &mut simulation, goal);
+                profiler.goal.store(goal, Ordering::Relaxed);
+            }
+            None => {
+                simulation.halve_counts();
+                self.forget_truth(profiler, 2);
+            }
+        }
+    }
+
+    /// Carries out a step of the last decision about the capacity, if there is one. A cache grows
+    /// in one step. It shrinks in many, so that no call evicts more than a small part of it.
+    #[inline(always)]
+    pub(super) fn approach_goal(&self) {
+        if let Some(profiler) = &self.profiler
+            && profiler.goal.load(Ordering::Relaxed) != 0
+        {
+            self.step_to_goal(profiler);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn step_to_goal(&self, profiler: &Profiler) {
+        // The listener might panic once more. Another change takes the step.
+        if thread::panicking() {
+            return;
+        }
+        let (mut has_arrived, guard) = (false, self.pin());
+        let deferred = self.with_core(&guard, |core| {
+            let (goal, now) = (profiler.goal.load(Ordering::Relaxed), self.thread_states.capacity());
+            if goal == 0 {
+                return; // another thread was faster
+            }
+            let next = goal.max(now - (now / STEPS).max(1).min(now));
+            if next == goal {
+                profiler.goal.store(0, Ordering::Relaxed);
+                has_arrived = true;
+            }
+            self.thread_states.set_capacity(next);
+            core.set_capacity(next, &self.map, &guard);
+        });
+        let mut panics = Panics::default();
+        panics.catch(|| self.run_deferred(deferred, guard));
+        if has_arrived {
+            panics.catch(|| self.fit_table(false));
+        }
+        panics.resume();
     }
 }

@@ -27,6 +27,7 @@ impl<K, V> Engine<K, V> {
             self.sample_event(event, &guard);
         }
         self.record_sampled(event, guard);
+        self.approach_goal();
     }
 
     /// Same as [`record`](Self::record), for an event that the profile knows.

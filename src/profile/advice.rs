@@ -131,7 +131,7 @@ impl Figures {
                 (hit_ratio + more).clamp(0.0, most)
             }
         };
-        let (mut points, mut few_lookups, mut few_entries) = (Vec::new(), false, false);
+        let (mut points, mut few_lookups, mut few_entries) = (Vec::new(), !self.is_warm, false);
         for (quarters, size) in QUARTERS.into_iter().zip(&self.sizes) {
             let capacity = self.capacity.saturating_mul(quarters) / 4;
             if capacity > 0 && (self.weighted || quarters == 4 || capacity <= MOST) {
@@ -183,7 +183,7 @@ impl Figures {
 }
 
 /// Returns the smallest capacity with this hit ratio, interpolated on a logarithmic scale.
-fn size_for(points: &[Point], ratio: f64) -> Option<u64> {
+pub(super) fn size_for(points: &[Point], ratio: f64) -> Option<u64> {
     let first = points.iter().position(|point| point.hit_ratio >= ratio)?;
     let above = points[first];
     let Some(below) = first.checked_sub(1).map(|before| points[before]) else {

@@ -20,9 +20,17 @@
 //!
 //! Entries carry their TTL, since advice that ignores TTLs is too large (Sultan et al., `EuroSys`
 //! 2024). Each mini expires its entry by the time at which that mini would have loaded it.
+//!
+//! # Other capacities
+//!
+//! When the cache's capacity changes, the minis change theirs and keep their entries, as the cache
+//! does. An [`Autosize`] chooses a capacity from the advice, each time that every size has seen
+//! [`PERIOD`] lookups. After a change, the first lookups only fill the sizes ([`WARM_UP`]). After
+//! each decision, what was counted so far counts half.
 #![forbid(unsafe_code)]
 
 mod advice;
+mod autosize;
 mod mini;
 mod optimum;
 mod seen;
@@ -34,6 +42,7 @@ use mini::{Access, Mini, mix};
 use seen::Seen;
 
 pub use advice::{Advice, Doubt, Point};
+pub(crate) use autosize::Autosize;
 pub(crate) use mini::{NEVER, Traits};
 
 /// The simulated sizes, in quarters of the capacity, ascending.
@@ -45,10 +54,16 @@ const LRU: usize = QUARTERS.len();
 /// The number of entries of the minis, and of the one of LRU. A mini that sees the share `R` of the
 /// keys costs `R` operations per lookup, so small sizes are the dear ones.
 const ENTRIES: [u64; QUARTERS.len() + 1] = [160, 320, 640, 1_280, 3_072, 3_072, 512];
+/// Periods until the sizes are filled after the capacity has grown, and after it has shrunk: then
+/// keys join that the cache has, and the sizes do not.
+const WARM_UP: (f64, f64) = (1.0, 3.0);
 /// Number of lookups that are kept for the optimum.
 const RECENT: usize = 1 << 15;
 /// Number of misses whose insertion is expected.
 const PENDING: u32 = 1 << 10;
+/// A decision about the capacity needs this many lookups at each size: twice those of an advice.
+/// The largest size sees the smallest share of the keys, so the cache had ten per entry.
+const PERIOD: f64 = 4_000.0;
 /// Number of insertions whose TTL is remembered.
 const TTLS: u32 = 1 << 12;
 
@@ -123,6 +138,9 @@ pub(crate) struct Simulation {
     idle: u64,
     /// The greatest threshold of all sizes.
     threshold: u32,
+    /// The lookups that each size must see until the sizes are filled, and their estimates are
+    /// good; 0 once they are.
+    warm_up: f64,
     /// [`QUARTERS`], then LRU at the cache's own size, unless that is the cache's policy.
     sizes: Vec<Size>,
     /// Lookups of which the driver dropped the samples.
@@ -153,12 +171,31 @@ fn scaled(capacity: u64, threshold: u32) -> u64 {
     u64::try_from(exact).unwrap_or(u64::MAX).max(1)
 }
 
+/// Returns the threshold by which a mini of `entries` simulates a capacity in entries.
+fn threshold_for(capacity: u64, entries: u64) -> u32 {
+    if capacity <= entries {
+        return u32::MAX;
+    }
+    ((u128::from(entries) << 32) / u128::from(capacity)) as u32
+}
+
+/// Returns the simulated size that is this many quarters of the capacity.
+fn quarters_of(capacity: u64, quarters: u64) -> u64 {
+    u64::try_from(u128::from(capacity) * u128::from(quarters) / 4).unwrap_or(u64::MAX)
+}
+
+/// The simulated sizes in quarters of the capacity, with the number of entries of their minis.
+fn ladder() -> impl Iterator<Item = (u64, u64)> {
+    QUARTERS.into_iter().chain([QUARTERS[OWN]]).zip(ENTRIES)
+}
+
 impl Size {
     fn new(kind: PolicyKind, capacity: u64, weighted: bool, entries: u64) -> Self {
-        let threshold = if weighted || capacity <= entries {
+        // How many entries a weight holds shows later.
+        let threshold = if weighted {
             u32::MAX
         } else {
-            ((u128::from(entries) << 32) / u128::from(capacity)) as u32
+            threshold_for(capacity, entries)
         };
         Self {
             mini: Mini::new(kind, scaled(capacity, threshold), weighted),
@@ -171,15 +208,38 @@ impl Size {
 
     /// Halves the share of the keys, and with it all counters.
     fn halve(&mut self) {
-        self.threshold /= 2;
-        self.mini
-            .thin_out(self.threshold, scaled(self.capacity, self.threshold));
-        let Counts {
+        self.set_threshold(self.threshold / 2);
+        self.counts.halve();
+    }
+
+    fn set_threshold(&mut self, threshold: u32) {
+        self.threshold = threshold;
+        self.mini.thin_out(threshold, scaled(self.capacity, threshold));
+    }
+
+    /// Simulates another capacity, with the entries that it has. If the capacity is smaller, the
+    /// share of the keys is larger, and those that join it are missing at first.
+    fn resize(&mut self, capacity: u64, weighted: bool, entries: u64) {
+        let threshold = if weighted {
+            // For about as many entries as before.
+            let scaled = u128::from(self.threshold) * u128::from(self.capacity) / u128::from(capacity.max(1));
+            u32::try_from(scaled).unwrap_or(u32::MAX).max(1)
+        } else {
+            threshold_for(capacity, entries)
+        };
+        self.capacity = capacity;
+        self.set_threshold(threshold);
+    }
+}
+
+impl Counts {
+    fn halve(&mut self) {
+        let Self {
             lookups,
             hits,
             real,
             cold,
-        } = &mut self.counts;
+        } = self;
         for counter in [lookups, hits, real, cold] {
             *counter /= 2.0;
         }
@@ -188,20 +248,19 @@ impl Size {
 
 impl Simulation {
     pub(crate) fn new(kind: PolicyKind, capacity: u64, weighted: bool, idle: u64) -> Self {
-        let size = |(quarters, entries)| {
-            let exact = u128::from(capacity) * u128::from(quarters) / 4;
-            let capacity = u64::try_from(exact).unwrap_or(u64::MAX);
-            Size::new(kind, capacity, weighted, entries)
-        };
-        let lru = || Size::new(PolicyKind::Lru, capacity, weighted, ENTRIES[LRU]);
-        let sizes = QUARTERS.into_iter().zip(ENTRIES).map(size);
-        let sizes: Vec<Size> = sizes.chain((kind != PolicyKind::Lru).then(lru)).collect();
+        let sizes = ladder().enumerate().map(|(n, (quarters, entries))| {
+            let kind = if n == LRU { PolicyKind::Lru } else { kind };
+            Size::new(kind, quarters_of(capacity, quarters), weighted, entries)
+        });
+        let count = if kind == PolicyKind::Lru { LRU } else { LRU + 1 };
+        let sizes: Vec<Size> = sizes.take(count).collect();
         Self {
             kind,
             capacity,
             weighted,
             idle,
             threshold: sizes.iter().map(|size| size.threshold).max().unwrap_or(0),
+            warm_up: 0.0,
             sizes,
             lost: 0.0,
             seen: Seen::new(),
@@ -333,13 +392,77 @@ impl Simulation {
                 size.halve();
             }
         }
+        self.update_thresholds(own);
+    }
+
+    /// Updates what follows from the thresholds of the sizes. `own` is what that of the cache's own
+    /// size was before.
+    fn update_thresholds(&mut self, own: u32) {
         self.threshold = self.sizes.iter().map(|size| size.threshold).max().unwrap_or(0);
         let threshold = self.sizes[OWN].threshold;
-        if threshold != own {
+        if threshold < own {
             self.recent.rotate_left(self.oldest);
             self.recent.retain(|&hash| hash < threshold);
             self.oldest = 0;
+        } else if threshold > own {
+            // It has gaps: keys that were not seen.
+            (self.recent, self.oldest) = (Vec::new(), 0);
         }
+    }
+
+    /// Simulates multiples of another capacity. The miniature caches keep their entries, as the
+    /// cache does; the counters begin anew.
+    pub(crate) fn resize(&mut self, capacity: u64) {
+        self.capacity = capacity;
+        let own = self.sizes[OWN].threshold;
+        for ((quarters, entries), size) in ladder().zip(&mut self.sizes) {
+            size.resize(quarters_of(capacity, quarters), self.weighted, entries);
+        }
+        let joined = self.sizes[OWN].threshold > own;
+        self.update_thresholds(own);
+        self.warm_up(if joined { WARM_UP.1 } else { WARM_UP.0 });
+    }
+
+    /// Ignores the first lookups from now on: what is simulated is not filled as the cache is.
+    pub(crate) fn require_warm_up(&mut self) {
+        self.warm_up(WARM_UP.1);
+    }
+
+    fn warm_up(&mut self, periods: f64) {
+        self.warm_up = PERIOD * periods;
+        self.restart_counts();
+    }
+
+    pub(crate) fn is_warm(&self) -> bool {
+        self.warm_up == 0.0
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Returns whether each size has seen enough lookups for a decision, or for the end of the
+    /// warm-up.
+    pub(crate) fn is_due(&self) -> bool {
+        let lookups = self.warm_up.max(PERIOD);
+        self.sizes.iter().all(|size| size.counts.lookups >= lookups)
+    }
+
+    /// Begins to count, after the warm-up.
+    pub(crate) fn end_warm_up(&mut self) {
+        self.warm_up = 0.0;
+        self.restart_counts();
+    }
+
+    fn restart_counts(&mut self) {
+        self.lost = 0.0;
+        self.sizes.iter_mut().for_each(|size| size.counts = Counts::default());
+    }
+
+    /// Halves the weight of what was counted so far.
+    pub(crate) fn halve_counts(&mut self) {
+        self.lost /= 2.0;
+        self.sizes.iter_mut().for_each(|size| size.counts.halve());
     }
 
     /// Removes all keys from all minis.
@@ -376,6 +499,7 @@ impl Simulation {
             timed: self.sizes.iter().any(|size| size.mini.is_timed()),
             sizes: self.sizes.iter().map(size).collect(),
             lost: self.lost,
+            is_warm: self.is_warm(),
             counts_new_keys: !self.seen.is_full(),
             recent: Vec::new(),
         }
@@ -402,6 +526,7 @@ pub(crate) struct Figures {
     timed: bool,
     sizes: Vec<SizeFigures>,
     lost: f64,
+    is_warm: bool,
     /// Whether new keys could be distinguished from others.
     counts_new_keys: bool,
     recent: Vec<u32>,

@@ -34,6 +34,9 @@ impl hotset_options {
         max_bytes: 0,
         policy: Policy(hotset_policy::HOTSET_POLICY_WTINYLFU as i32),
         profile: 0,
+        autosize_low: 0,
+        autosize_high: 0,
+        autosize_target: 0.0,
         ttl_ms: 0,
         tti_ms: 0,
         jitter: 0.0,
@@ -127,6 +130,9 @@ impl hotset_options {
         };
         if self.profile != 0 {
             builder = builder.profile();
+        }
+        if self.autosize_low != 0 || self.autosize_high != 0 || self.autosize_target != 0.0 {
+            builder = builder.autosize(self.autosize_low..=self.autosize_high, self.autosize_target);
         }
         if self.ttl_ms != 0 {
             builder = builder.time_to_live(Duration::from_millis(self.ttl_ms));

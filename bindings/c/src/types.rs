@@ -219,6 +219,15 @@ pub struct hotset_options {
     /// 1: the cache simulates itself at other sizes, for hotset_advise. A lookup or a change of a
     /// sampled key then takes longer, and the simulation takes about 1.5 MB. 0: it does not.
     pub profile: u32,
+    /// With autosize_target, the cache profiles itself, and sets its capacity between these two, in
+    /// the unit of max_entries or max_bytes. The capacity above, with which it begins, must lie
+    /// between them. 0: it keeps its capacity.
+    pub autosize_low: u64,
+    /// See autosize_low.
+    pub autosize_high: u64,
+    /// The cache approaches the smallest capacity that gives this share, above 0 and at most 1, of
+    /// the hits of a cache without a bound: 0.95 for 95% of them. 0: it keeps its capacity.
+    pub autosize_target: f64,
     /// Time to live: milliseconds until an entry expires, counted from its put. 0: never.
     pub ttl_ms: u64,
     /// Time to idle: milliseconds until an entry expires, counted from its last put or hit. 0:

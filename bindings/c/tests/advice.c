@@ -60,6 +60,29 @@ static void unknown_figures_are_nan(void) {
     OK(hotset_close(cache));
 }
 
+static void autosize_grows_within_its_bounds(void) {
+    hotset_options options = defaults();
+    hotset_cache *cache;
+    hotset_stats_data stats;
+    options.max_entries = 100;
+    options.autosize_low = 50;
+    options.autosize_high = 2000;
+    options.autosize_target = 0.95;
+    OK(hotset_open(&options, &cache));
+    loop(cache, 200000, 800);
+    OK(hotset_stats(cache, &stats, sizeof stats));
+    CHECK(stats.capacity >= 700 && stats.capacity <= 2000);
+    OK(hotset_close(cache));
+
+    options.autosize_high = 99;
+    IS(HOTSET_INVALID, hotset_open(&options, &cache));
+    options.autosize_high = 2000;
+    options.autosize_target = 1.5;
+    IS(HOTSET_INVALID, hotset_open(&options, &cache));
+    options.autosize_target = 0;
+    IS(HOTSET_INVALID, hotset_open(&options, &cache));
+}
+
 static void errors_are_reported(void) {
     union {
         hotset_advice known;
@@ -95,6 +118,7 @@ static void errors_are_reported(void) {
 int main(void) {
     knows_what_a_larger_cache_gives();
     unknown_figures_are_nan();
+    autosize_grows_within_its_bounds();
     errors_are_reported();
     puts("advice: ok");
     return 0;

@@ -39,6 +39,10 @@ pub(crate) fn reset_stats<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<
     })
 }
 
+pub(crate) fn advise<C: CacheObject>(cache: &C, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    Ok(cache.store().advise(py)?.into_any().unbind())
+}
+
 pub(crate) fn clear<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<()> {
     operate(cache, |store| {
         // Before the entries are removed: a load that completes in between must not restore an old
@@ -128,6 +132,14 @@ Returns the counters by name as `stats` does, but counted since the cache was cr
 --
 
 Resets all counters.
+";
+            c"advise" => $crate::cache_methods::advise::<$this>, 0..=0, c"advise($self, /)
+--
+
+Returns the fields of `hotset.Advice` by name.
+
+Raises:
+    RuntimeError: The cache is not profiled, or has no bound.
 ";
             c"clear" => $crate::cache_methods::clear::<$this>, 0..=0, c"clear($self, /)
 --

@@ -371,7 +371,7 @@ def test_async_methods_are_native():
         ("", {"TIMEOUT": True}, "TIMEOUT must be"),
         ("", {"TIMEOUT": float("nan")}, "TIMEOUT must be"),
         ("", {"OPTIONS": ["a"]}, "OPTIONS must be a dict"),
-        ("", {"OPTIONS": {"MAX_ENTRYS": 5}}, "unknown OPTIONS: MAX_ENTRYS; known are CULL_FREQUENCY, MAX_ENTRIES, copy, jitter, policy"),
+        ("", {"OPTIONS": {"MAX_ENTRYS": 5}}, "unknown OPTIONS: MAX_ENTRYS; known are CULL_FREQUENCY, MAX_ENTRIES, autosize, copy, jitter, policy, profile"),
         ("", {"OPTIONS": {"MAX_ENTRIES": -1}}, "MAX_ENTRIES must be"),
         ("", {"OPTIONS": {"MAX_ENTRIES": 1.5}}, "MAX_ENTRIES must be"),
         ("", {"OPTIONS": {"copy": "deep"}}, "copy must be one of pickle, none"),

@@ -47,6 +47,8 @@ def cached(
     on_removal: Callable[[tuple[Any, ...], dict[str, Any], Any, Cause], object] | None = None,
     stale_while_revalidate: Seconds | None = None,
     stale_if_error: Seconds | None = None,
+    profile: bool = False,
+    autosize: tuple[int, int, float] | None = None,
     method: bool | None = None,
     name: str | None = None,
     codec: CodecName | Serializer = "values",
@@ -70,6 +72,8 @@ def cached(
     stale_while_revalidate: Seconds | None = None,
     stale_if_error: Seconds | None = None,
     timer: Callable[[], float] | None = None,
+    profile: bool = False,
+    autosize: tuple[int, int, float] | None = None,
     method: bool | None = None,
     name: str | None = None,
     cache: None = None,
@@ -101,6 +105,8 @@ def cached(
     stale_while_revalidate: Seconds | None = None,
     stale_if_error: Seconds | None = None,
     timer: Callable[[], float] | None = None,
+    profile: bool = False,
+    autosize: tuple[int, int, float] | None = None,
     method: bool | None = None,
     name: str | None = None,
     cache: Cache[Any, Any] | None = None,
@@ -142,6 +148,10 @@ def cached(
             `stale_if_error` seconds.
         timer: Called in place of the system's monotonic clock, for tests: `timer=lambda:
             time.time()` follows freezegun and time-machine.
+        profile: Whether the cache simulates itself at other sizes, for `cache_advise()`.
+        autosize: (low, high, target): the cache profiles itself, and sets its capacity within these
+            bounds, to the smallest one that gives the share `target` of the hits of a cache without
+            a bound.
         method: Whether the function is a method, where that cannot be detected. See "Methods".
         name: The name of the cache in `hotset.caches()`; with `tier2`, its name on the server,
             which is the function's qualified name by default.
@@ -161,7 +171,8 @@ def cached(
         The decorated function, or a decorator if only settings are given. Beside calls it has
         `cache_info`, `cache_clear`, `cache_parameters`, `cache_invalidate`, `cache_contains`,
         `cache_set`, `cache_refresh`, `cache_keys`, `cache_items`, `cache_resize`,
-        `cache_reset_stats`, `cache_save` and `cache_load`; an `async def` also has `cache_aclose`.
+        `cache_reset_stats`, `cache_advise`, `cache_save` and `cache_load`; an `async def` also has
+        `cache_aclose`.
 
     Raises:
         TypeError: A setting is of the wrong type, or settings exclude each other.
@@ -196,10 +207,11 @@ def cached(
     Django model, new in every request, with `method=False, key=lambda self: self.pk`.
 
     Without a `maxsize` of its own, a method's cache has room for 1,024 results of each instance, on
-    average; a given `maxsize` bounds all instances together. Instances that cannot be weakly
-    referenced (of NamedTuple, IntEnum, frozen dataclasses with slots) are distinguished by type and
-    equality. Results that refer to objects of classes are held by an attribute `__hotset_results__`
-    of the instance, so that cycles through them are collected.
+    average; a given `maxsize` bounds all instances together. So does the default one with `profile`
+    or `autosize`. Instances that cannot be weakly referenced (of NamedTuple, IntEnum, frozen
+    dataclasses with slots) are distinguished by type and equality. Results that refer to objects of
+    classes are held by an attribute `__hotset_results__` of the instance, so that cycles through
+    them are collected.
 
     On a free-threaded interpreter, later insertions remove the results of dead instances: every 64
     insertions, or every `n` if the last removal left `n` results and that is more. Cycles through
@@ -256,8 +268,9 @@ def cached(
     whether the server confirmed it; `cache_ainvalidate`, `cache_aset`, `cache_aexpire` and
     `cache_aclear` are for asyncio. Arguments must be simple values, or a `key` must make such of
     them; a method needs a `key`. `codec` and `schema` define how results are encoded there.
-    `maxsize`, `policy`, `weigher`, `max_weight` and `on_removal` then apply to the results in this
-    process; `tti`, `jitter`, `negative_ttl`, `timer` and `single_flight=False` are not possible.
+    `maxsize`, `policy`, `weigher`, `max_weight`, `on_removal`, `profile` and `autosize` then apply
+    to the results in this process; `tti`, `jitter`, `negative_ttl`, `timer` and
+    `single_flight=False` are not possible.
     """
     if tier2 is None and local_ttl is not None:
         raise TypeError("local_ttl needs tier2: it bounds how long results stay in this process in front of a server")
@@ -279,6 +292,8 @@ def cached(
         on_removal=on_removal,
         negative_ttl=negative_ttl,
         timer=timer,
+        profile=profile,
+        autosize=autosize,
     )
     if tier2 is not None:
         if snapshot is not None:
@@ -312,8 +327,8 @@ def cached(
     )
     snapshot_settings = {"path": None if snapshot is None else path_of(snapshot), "codec": codec_of(codec), "schema": checked_schema(schema)}
     # Without a bound of its own, a method's cache has room for DEFAULT_MAXSIZE results per
-    # instance.
-    per_instance = maxsize is ... and max_weight is None
+    # instance. A profile needs a capacity that does not change with each instance.
+    per_instance = maxsize is ... and max_weight is None and not profile and autosize is None
     decorate = partial(_decorate, settings=settings, name=name, method=method, snapshot_settings=snapshot_settings, per_instance=per_instance)
     return decorate if function is None else decorate(function)
 

@@ -325,6 +325,13 @@ class Memo:
     def reset_stats(self) -> None:
         """Resets all counters."""
 
+    def advise(self) -> dict[str, Any]:
+        """Returns the fields of `hotset.Advice` by name.
+
+        Raises:
+            RuntimeError: The cache is not profiled, or has no bound.
+        """
+
     def entries(self) -> list[tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]]:
         """Returns ((args, kwargs), value) of all results, hottest first."""
 
@@ -532,6 +539,13 @@ class Cache:
     def reset_stats(self) -> None:
         """Resets all counters."""
 
+    def advise(self) -> dict[str, Any]:
+        """Returns the fields of `hotset.Advice` by name.
+
+        Raises:
+            RuntimeError: The cache is not profiled, or has no bound.
+        """
+
     def pop(self, key: Any, default: Any = MISSING) -> Any:
         """Removes `key` and returns its value, or `default`.
 
@@ -604,13 +618,6 @@ class Cache:
         They are hits, misses, stale_hits, insertions, evictions, evicted_weight, expirations,
         rejections, loads, load_failures, waits, load_time, load_buckets, entries, weight and
         capacity. hits, misses and stale_hits count from the last clear, as those of functools do.
-        """
-
-    def advise(self) -> dict[str, Any]:
-        """Returns the fields of `hotset.Advice` by name.
-
-        Raises:
-            RuntimeError: The cache is not profiled, or has no bound.
         """
 
     def totals(self) -> dict[str, Any]:

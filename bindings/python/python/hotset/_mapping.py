@@ -88,6 +88,9 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         timer: Called in place of the system's monotonic clock, for tests; returns seconds.
         profile: Whether the cache simulates itself at other sizes, for `advise()`. Needs a bound of
             at least 1.
+        autosize: (low, high, target): the cache profiles itself, and sets its capacity within these
+            bounds, to the smallest one that gives the share `target` of the hits of a cache without
+            a bound.
         name: The name of the cache in `hotset.caches()`.
 
     Raises:
@@ -131,6 +134,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
         negative_ttl: Seconds | None = None,
         timer: Callable[[], float] | None = None,
         profile: bool = False,
+        autosize: tuple[int, int, float] | None = None,
         name: str | None = None,
     ) -> Self:
         settings = settings_of(
@@ -145,6 +149,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
             negative_ttl=negative_ttl,
             timer=timer,
             profile=profile,
+            autosize=autosize,
         )
         self = super().__new__(cls, **{**settings, "weigher": weigher_of(settings["weigher"])})
         self._settings = settings
@@ -679,7 +684,7 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
 
         The cache must have been created with `profile=True`. It simulates itself at a quarter,
         half, 1, 2, 4 and 8 times its capacity, with its own policy, over a sample of its keys.
-        `resize` begins a new simulation.
+        After a `resize`, there is no advice until the simulations have been filled.
 
         Returns:
             The advice. `str(advice)` is a sentence for a person.

@@ -13,6 +13,7 @@ from typing import Any
 
 from hotset import _async_loads, _methods
 from hotset._hotset import AsyncMethod, Memo, seal
+from hotset._advice import Advice, advice_of
 from hotset._auto_snapshot import AutoSnapshotter
 from hotset._refresh import reloader
 from hotset._registry import register
@@ -157,6 +158,17 @@ def __repr__(self: Any) -> str:
     return f"<{'method' if self.is_method() else 'function'} {getattr(self, '__module__', '?')}.{name} under hotset.cached, at {id(self):#x}>"
 
 
+def cache_advise(self: Memo) -> Advice:
+    """Returns the hit ratio that the cache would have at other sizes. See `hotset.Cache.advise`.
+
+    The function must be under `cached(profile=True)`, or have an `autosize`.
+
+    Raises:
+        RuntimeError: The cache is not profiled, or was resized to 0.
+    """
+    return advice_of(self.advise())
+
+
 def cache_save(self: Memo, path: Any = None) -> int:
     """Saves the results to a file. See `hotset.Cache.save`.
 
@@ -231,6 +243,7 @@ _SHARED = (
     cache_items,
     cache_resize,
     cache_reset_stats,
+    cache_advise,
     cache_save,
     cache_load,
 )

@@ -160,12 +160,15 @@ def checked_settings(
     on_removal: Any,
     negative_ttl: Any,
     timer: Any,
+    profile: Any,
+    autosize: Any,
 ) -> dict[str, Any]:
     """Returns the settings that the decorator and the mapping share, as the native part takes them.
 
     Args:
         maxsize, policy, ttl, tti, jitter: As of `hotset.Cache`.
         weigher, max_weight, on_removal, negative_ttl, timer: As of `hotset.Cache`.
+        profile, autosize: As of `hotset.Cache`.
 
     Returns:
         The settings by name.
@@ -186,20 +189,54 @@ def checked_settings(
         raise TypeError("weigher and max_weight must be given together: the weight of an entry, and the capacity in weight")
     if max_weight is not None and maxsize not in (..., None):
         raise TypeError("maxsize and max_weight exclude each other: give the capacity in entries or in weight")
+    if not isinstance(profile, bool):
+        raise TypeError(f"profile must be a bool, not {type(profile).__name__}")
+    bounds = None if autosize is None else _checked_autosize(autosize)
     if maxsize is ...:
         maxsize = DEFAULT_MAXSIZE if max_weight is None else None
+        if maxsize is not None and bounds is not None:
+            maxsize = min(max(maxsize, bounds[0]), bounds[1])
+    maxsize = None if maxsize is None else checked_bound("maxsize", maxsize)
+    max_weight = None if max_weight is None else checked_bound("max_weight", max_weight)
+    if bounds is not None:
+        capacity = maxsize if max_weight is None else max_weight
+        if capacity is None or not bounds[0] <= capacity <= bounds[1]:
+            raise ValueError(f"autosize starts with a capacity within its bounds, {bounds[0]} and {bounds[1]}, not {capacity}")
     return {
-        "maxsize": None if maxsize is None else checked_bound("maxsize", maxsize),
+        "maxsize": maxsize,
         "policy": policy,
         "ttl": checked_seconds("ttl", ttl),
         "tti": checked_seconds("tti", tti),
         "jitter": float(jitter),
         "weigher": weigher,
-        "max_weight": None if max_weight is None else checked_bound("max_weight", max_weight),
+        "max_weight": max_weight,
         "on_removal": on_removal,
         "negative_ttl": checked_seconds("negative_ttl", negative_ttl),
         "timer": timer,
+        "profile": profile,
+        "autosize": bounds,
     }
+
+
+def _checked_autosize(value: Any) -> tuple[int, int, float]:
+    """Returns the bounds of the capacity, and the share of the possible hits.
+
+    Raises:
+        TypeError: `value` is no triple of two ints and a number.
+        ValueError: The bounds are empty, or the target is out of its range.
+    """
+    try:
+        low, high, target = value
+    except (TypeError, ValueError):
+        raise TypeError("autosize must be (low, high, target): the bounds of the capacity, and the share of the possible hits") from None
+    low, high = checked_bound("the lower bound of autosize", low), checked_bound("the upper bound of autosize", high)
+    if isinstance(target, bool) or not isinstance(target, int | float):
+        raise TypeError(f"the target of autosize must be a number, not {type(target).__name__}")
+    if not 1 <= low <= high:
+        raise ValueError(f"the bounds of autosize must be at least 1, the lower one first, not {low} and {high}")
+    if not 0 < target <= 1:
+        raise ValueError(f"the target of autosize is a share of the possible hits, above 0 and at most 1, not {target}")
+    return low, high, float(target)
 
 
 def settings_of(
@@ -215,12 +252,14 @@ def settings_of(
     negative_ttl: Any = None,
     timer: Any = None,
     profile: Any = False,
+    autosize: Any = None,
 ) -> dict[str, Any]:
     """Returns the settings of a `Cache`, validated, with their defaults.
 
     Args:
         maxsize, policy, ttl, tti, jitter: As of `Cache`.
-        weigher, max_weight, on_removal, negative_ttl, timer, profile: As of `Cache`.
+        weigher, max_weight, on_removal, negative_ttl, timer: As of `Cache`.
+        profile, autosize: As of `Cache`.
 
     Returns:
         The settings by name.
@@ -229,9 +268,7 @@ def settings_of(
         TypeError: A setting is of the wrong type.
         ValueError: A setting is out of its range, or conflicts with another one.
     """
-    if not isinstance(profile, bool):
-        raise TypeError(f"profile must be a bool, not {type(profile).__name__}")
-    shared = checked_settings(
+    return checked_settings(
         maxsize=maxsize,
         policy=policy,
         ttl=ttl,
@@ -242,8 +279,9 @@ def settings_of(
         on_removal=on_removal,
         negative_ttl=negative_ttl,
         timer=timer,
+        profile=profile,
+        autosize=autosize,
     )
-    return {**shared, "profile": profile}
 
 
 def memo_settings(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
+from hotset._advice import Advice
 from hotset._mapping import Cache
 from hotset._snapshot import Path
 from hotset._stats import CacheInfo
@@ -92,6 +93,14 @@ class _Own(_Common, Protocol):
 
     def cache_reset_stats(self) -> None:
         """Resets all counters to 0."""
+        ...
+
+    def cache_advise(self) -> Advice:
+        """Returns the hit ratio that the cache would have at other sizes.
+
+        The function must be under `cached(profile=True)`, or have an `autosize`. See
+        `hotset.Cache.advise`.
+        """
         ...
 
     def cache_save(self, path: Path | None = None) -> int:

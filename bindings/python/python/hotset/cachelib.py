@@ -22,6 +22,7 @@ from cachelib.base import BaseCache
 from cachelib.serializers import SimpleSerializer
 
 from hotset._adapters import DEFAULT_MAX_ENTRIES, engine_of, native
+from hotset._advice import Advice
 from hotset._hotset import MISSING, NEVER
 from hotset._mapping import Cache
 from hotset._stats import Stats
@@ -87,6 +88,8 @@ class HotsetCache(BaseCache):
             None: this cache is on its own.
         policy: Which entries stay, as of `hotset.Cache`.
         timer: A clock, for tests: a function that returns seconds.
+        profile, autosize: As of `hotset.Cache`, for `advise`. With an `autosize`, the default
+            `threshold` is within its bounds.
     """
 
     serializer: Any = ValueSerializer()
@@ -101,9 +104,15 @@ class HotsetCache(BaseCache):
         name: str | None = None,
         policy: Any = "tinylfu",
         timer: Callable[[], float] | None = None,
+        profile: bool = False,
+        autosize: tuple[int, int, float] | None = None,
     ) -> None:
         super().__init__(default_timeout, ignore_delete_many_errors=ignore_delete_many_errors)
-        self._engine = engine_of("cachelib", name, maxsize=threshold or DEFAULT_MAX_ENTRIES, policy=policy, timer=timer)
+        maxsize: Any = threshold or DEFAULT_MAX_ENTRIES
+        if autosize is not None and maxsize == DEFAULT_MAX_ENTRIES:
+            maxsize = ...
+        sizing: dict[str, Any] = {"profile": profile, "autosize": autosize}
+        self._engine = engine_of("cachelib", name, maxsize=maxsize, policy=policy, timer=timer, **sizing)
         methods = native(self._engine)
         self._get = methods.get
         self._set = methods.set
@@ -193,6 +202,16 @@ class HotsetCache(BaseCache):
             key: The key.
         """
         return key in self._engine
+
+    def advise(self) -> Advice:
+        """Returns the hit ratio that the cache would have at other sizes.
+
+        See `hotset.Cache.advise`.
+
+        Raises:
+            RuntimeError: The cache is not profiled.
+        """
+        return self._engine.advise()
 
     def clear(self) -> bool:
         """Removes all entries.

@@ -100,7 +100,7 @@ fn notify(py: Python<'_>, notice: &RemovalNotice, key: Object, value: Object) ->
     listener.call1((key, value, notice.cause())).map(drop)
 }
 
-const OPTIONS: [&str; 11] = [
+const OPTIONS: [&str; 12] = [
     "maxsize",
     "policy",
     "ttl",
@@ -111,6 +111,7 @@ const OPTIONS: [&str; 11] = [
     "on_removal",
     "negative_ttl",
     "profile",
+    "autosize",
     "timer",
 ];
 

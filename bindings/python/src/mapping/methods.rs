@@ -252,10 +252,6 @@ impl Mapping {
         Ok(pyo3::types::PyList::new(py, items)?.into_any().unbind())
     }
 
-    fn advise(&self, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Ok(self.store.advise(py)?.into_any().unbind())
-    }
-
     fn remaining(&self, args: Args<'_, '_>, _: Python<'_>) -> PyResult<Option<f64>> {
         let found = self.with_search(args[0].as_ptr(), |search| self.store.peek_with_remaining(search))?;
         let (_, left) = found.ok_or_else(|| PyErr::from(key_error(args[0].as_ptr())))?;
@@ -404,14 +400,6 @@ Returns the values in the order of `keys`, `default` for each absent key.
 --
 
 Returns all entries as (key, value), hottest first, counting no hits.
-";
-        c"advise" => Mapping::advise, 0..=0, c"advise($self, /)
---
-
-Returns the fields of `hotset.Advice` by name.
-
-Raises:
-    RuntimeError: The cache is not profiled, or has no bound.
 ";
         c"remaining" => Mapping::remaining, 1..=1, ["key"], c"remaining($self, key)
 --

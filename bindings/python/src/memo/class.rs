@@ -32,7 +32,7 @@ fn notify<const TYPED: bool>(py: Python<'_>, notice: &RemovalNotice, key: Object
     listener.call1((args, kwargs, value, notice.cause())).map(drop)
 }
 
-const OPTIONS: [&str; 18] = [
+const OPTIONS: [&str; 20] = [
     "maxsize",
     "policy",
     "ttl",
@@ -48,6 +48,8 @@ const OPTIONS: [&str; 18] = [
     "stale_while_revalidate",
     "stale_if_error",
     "refresher",
+    "profile",
+    "autosize",
     "timer",
     "method",
     "per_instance",

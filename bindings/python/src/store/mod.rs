@@ -136,6 +136,9 @@ impl Store {
         if options.profile {
             builder = builder.profile();
         }
+        if let Some((low, high, target)) = options.autosize {
+            builder = builder.autosize(low..=high, target);
+        }
         let built = builder.jitter(options.jitter).build();
         Ok(Self {
             published: Published::default(),

@@ -24,6 +24,8 @@ pub(crate) struct Options<'py> {
     pub(crate) refresher: Option<Bound<'py, PyAny>>,
     pub(crate) timer: Option<Bound<'py, PyAny>>,
     pub(crate) profile: bool,
+    /// The bounds of the capacity, and the share of the possible hits.
+    pub(crate) autosize: Option<(u64, u64, f64)>,
     pub(crate) method: bool,
     /// Whether a method's bound is for each instance, and not for all of them together.
     pub(crate) per_instance: bool,
@@ -120,6 +122,7 @@ impl<'py> Options<'py> {
                 "single_flight" => options.single_flight = given.is_truthy()?,
                 "per_instance" => options.per_instance = given.is_truthy()?,
                 "profile" => options.profile = given.is_truthy()?,
+                "autosize" => options.autosize = Some(given.extract()?),
                 "method" => options.method = given.is_truthy()?,
                 "key" => options.key = Some(callable(name, given)?),
                 "weigher" => options.weigher = Some(callable(name, given)?),

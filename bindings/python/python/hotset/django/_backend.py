@@ -7,6 +7,7 @@ from typing import Any, cast
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH
 
 from hotset._adapters import DEFAULT_MAX_ENTRIES, native
+from hotset._advice import Advice
 from hotset._hotset import MISSING, NEVER
 from hotset._mapping import Cache
 from hotset._registry import shared
@@ -14,19 +15,21 @@ from hotset._settings import ttl_of
 from hotset._stats import Stats
 from hotset._values import Pickled, freezer, thaw
 from hotset.django._base import Backend
-from hotset.django._settings import errors, warnings
+from hotset.django._settings import errors, maxsize_of, warnings
 
 # The engine of each LOCATION: Django creates a backend for each thread and each asyncio task that
 # uses an alias.
 _engines: dict[tuple[Any, ...], Cache[str, Any]] = {}
 
 
-def _engine(location: str, options: Mapping[str, Any], max_entries: Any) -> Cache[str, Any]:
-    chosen = (location, max_entries, options.get("policy"), options.get("jitter"))
+def _engine(location: str, options: Mapping[str, Any], default: Any) -> Cache[str, Any]:
+    others = {which: options[which] for which in ("policy", "jitter", "profile") if which in options}
+    if options.get("autosize") is not None:
+        others["autosize"] = tuple(options["autosize"])
+    maxsize = maxsize_of(options, default)
+    chosen = (location, maxsize, tuple(others.items()))
     engine = _engines.get(chosen)
     if engine is None:
-        others = {which: options[which] for which in ("policy", "jitter") if which in options}
-        maxsize = None if max_entries is None else int(max_entries)
         engine = shared(f"django:{location}" if location else "django", maxsize=maxsize, **others)
         _engines[chosen] = engine
     return engine
@@ -44,8 +47,8 @@ class HotsetCache(Backend):
         location: LOCATION: any name; the empty one is a name, too.
         params: The alias's other settings. OPTIONS may have MAX_ENTRIES (10,000; None for no
             bound), CULL_FREQUENCY (which is ignored), copy ("pickle": callers get copies of all
-            values that are not immutable; "none": they get the object that was set), policy and
-            jitter (as of `hotset.Cache`).
+            values that are not immutable; "none": they get the object that was set), policy,
+            jitter, profile and autosize (as of `hotset.Cache`).
 
     Raises:
         ImproperlyConfigured: A setting is unknown, or has a value of the wrong type.
@@ -54,8 +57,7 @@ class HotsetCache(Backend):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(location, params)
         options: dict[str, Any] = params.get("OPTIONS") or {}
-        max_entries = options.get("MAX_ENTRIES", params.get("max_entries", DEFAULT_MAX_ENTRIES))
-        self._engine = _engine(location, options, max_entries)
+        self._engine = _engine(location, options, params.get("max_entries", DEFAULT_MAX_ENTRIES))
         methods = native(self._engine)
         self._get = methods.get
         self._set = methods.set
@@ -87,6 +89,16 @@ class HotsetCache(Backend):
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
         return NEVER if timeout is None else ttl_of(timeout)
+
+    def advise(self) -> Advice:
+        """Returns the hit ratio that the cache would have at other sizes.
+
+        OPTIONS must have profile or autosize. See `hotset.Cache.advise`.
+
+        Raises:
+            RuntimeError: The cache is not profiled.
+        """
+        return self._engine.advise()
 
     # --- One key.
 

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
 from hotset._adapters import DEFAULT_MAX_ENTRIES
-from hotset._settings import Policy
+from hotset._settings import Policy, settings_of
 from hotset._values import Copy
 
 # BaseCache's own settings of an alias, and those it still takes from the time before OPTIONS.
 PARAMS = frozenset({"KEY_FUNCTION", "KEY_PREFIX", "OPTIONS", "TIMEOUT", "VERSION", "cull_frequency", "max_entries", "timeout"})
-OPTIONS = frozenset({"CULL_FREQUENCY", "MAX_ENTRIES", "copy", "jitter", "policy"})
+OPTIONS = frozenset({"CULL_FREQUENCY", "MAX_ENTRIES", "autosize", "copy", "jitter", "policy", "profile"})
 # The options of TieredCache: those of the connection, which aliases of one LOCATION and prefix
 # share, and those of each cache.
 SERVER_OPTIONS = frozenset(
     {"bus", "client", "compress_over", "connect_timeout", "early_reload", "lease", "lease_wait", "load_timeout", "max_loads", "max_value"}
     | {"on_down", "on_event", "prefix", "sentinel", "sign", "timeout", "verify"}
 )
-TIERED_OPTIONS = SERVER_OPTIONS | {"CULL_FREQUENCY", "MAX_ENTRIES", "codec", "copy", "local_ttl", "name", "policy", "schema", "tags"}
+TIERED_OPTIONS = SERVER_OPTIONS | {"CULL_FREQUENCY", "MAX_ENTRIES", "autosize", "codec", "copy", "local_ttl", "name", "policy", "profile"} | {"schema", "tags"}
 
 
 def _integer(value: Any) -> bool:
@@ -39,6 +39,19 @@ def _listed(names: Any) -> str:
     return ", ".join(sorted(names))
 
 
+def maxsize_of(options: Mapping[str, Any], default: Any = DEFAULT_MAX_ENTRIES) -> Any:
+    """Returns the capacity in OPTIONS as `hotset.Cache` takes it.
+
+    Args:
+        options: OPTIONS of the alias, of which MAX_ENTRIES is an integer or None.
+        default: The capacity without MAX_ENTRIES, unless `autosize` chooses it.
+    """
+    if "MAX_ENTRIES" not in options and options.get("autosize") is not None:
+        return ...
+    entries = options.get("MAX_ENTRIES", default)
+    return None if entries is None else int(entries)
+
+
 def _option_errors(options: Mapping[str, Any], known: frozenset[str] = OPTIONS) -> list[str]:
     found: list[str] = []
     unknown = {str(name) for name in options} - known
@@ -50,6 +63,11 @@ def _option_errors(options: Mapping[str, Any], known: frozenset[str] = OPTIONS) 
     for name, kind in (("copy", Copy), ("policy", Policy)):
         if name in options and options[name] not in get_args(kind):
             found.append(f"OPTIONS {name} must be one of {', '.join(get_args(kind))}, not {options[name]!r}")
+    if not found:
+        try:
+            settings_of(maxsize=maxsize_of(options), profile=options.get("profile", False), autosize=options.get("autosize"))
+        except (TypeError, ValueError) as error:
+            found.append(f"OPTIONS {error}")
     jitter = options.get("jitter", 0.0)
     if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter < 1:
         found.append(f"OPTIONS jitter must be a number from 0 to less than 1, not {jitter!r}")

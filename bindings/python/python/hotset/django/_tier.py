@@ -12,11 +12,10 @@ from django.conf import settings
 from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
 
-from hotset._adapters import DEFAULT_MAX_ENTRIES
 from hotset._codecs import codec_of
 from hotset._values import freezer
 from hotset.django._format import Format
-from hotset.django._settings import SERVER_OPTIONS, locations_of
+from hotset.django._settings import SERVER_OPTIONS, locations_of, maxsize_of
 from hotset.tier2 import Redis, TieredCache
 from hotset.tier2._client import ServerSettings, find_library, settings_of
 
@@ -91,14 +90,15 @@ def _make_tier(server: Redis, sign: bytes | None, options: Mapping[str, Any]) ->
     # Raises a ValueError if `copy` is unknown.
     freezer(copy)
     form = Format(codec, copy)
-    entries = options.get("MAX_ENTRIES", DEFAULT_MAX_ENTRIES)
     engine: TieredCache[str, Any] = TieredCache(
         server,
         options.get("name", DEFAULT_NAME),
-        maxsize=None if entries is None else int(entries),
+        maxsize=maxsize_of(options),
         local_ttl=options.get("local_ttl"),
         policy=options.get("policy", "tinylfu"),
         codec=form,
+        profile=options.get("profile", False),
+        autosize=options.get("autosize"),
         schema=_schema(options.get("schema"), sign),
     )
     return Tier(engine, form)

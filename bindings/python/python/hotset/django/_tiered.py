@@ -8,6 +8,7 @@ from typing import Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
 
+from hotset._advice import Advice
 from hotset._hotset import MISSING, NEVER
 from hotset._settings import ttl_of
 from hotset.django._base import Backend, describe_alias
@@ -99,6 +100,16 @@ class TieredCache(Backend):
             # Mostly because its class does not exist in this release of the program.
             _log.warning("a cached value cannot be decoded, and counts as absent", exc_info=True)
             return default
+
+    def advise(self) -> Advice:
+        """Returns the hit ratio that the first tier would have at other sizes.
+
+        OPTIONS must have profile or autosize. See `hotset.Cache.advise`.
+
+        Raises:
+            RuntimeError: The cache is not profiled.
+        """
+        return self._tier.advise()
 
     # --- One key.
 

@@ -6,6 +6,7 @@ from types import EllipsisType
 from typing import Any, Generic, TypeVar, cast, overload
 
 from hotset import _async_loads
+from hotset._advice import Advice
 from hotset._codecs import CodecName, Schema, Serializer
 from hotset._hotset import MISSING
 from hotset._mapping import Cache
@@ -73,6 +74,9 @@ class TieredCache(Generic[K, V]):
             `loads`; "pickle" only where the `Redis` has a `sign`.
         schema: A number or string that must be changed whenever the meaning of the values changes:
             old and new programs do not read each other's.
+        profile: Whether the first tier simulates itself at other sizes, for `advise()`.
+        autosize: (low, high, target): the first tier profiles itself, and sets its capacity within
+            these bounds. See `hotset.Cache`.
 
     Raises:
         TypeError: A setting is of the wrong type.
@@ -100,6 +104,8 @@ class TieredCache(Generic[K, V]):
         stale_if_error: Seconds | None = None,
         codec: CodecName | Serializer = "values",
         schema: Schema = None,
+        profile: bool = False,
+        autosize: tuple[int, int, float] | None = None,
     ) -> None:
         _check_server(tier2)
         settings = space_settings(
@@ -111,7 +117,9 @@ class TieredCache(Generic[K, V]):
             stale_if_error=stale_if_error,
         )
         payloads = PayloadCodec(codec, schema=schema, **tier2.payload_settings)
-        local: Cache[Any, Any] = Cache(maxsize, policy=policy, ttl=settings.local_ttl / 1e9)
+        local: Cache[Any, Any] = Cache(
+            maxsize, policy=policy, ttl=settings.local_ttl / 1e9, profile=profile, autosize=autosize
+        )
         self._local = local
         self._space = Space(tier2, name, payloads, settings, MappingTier(local))
         self._find = local.get
@@ -592,6 +600,17 @@ class TieredCache(Generic[K, V]):
     async def ainvalidate_tag(self, tag: str, *, strict: bool = False) -> bool:
         """Behaves like `invalidate_tag`, for asyncio."""
         return confirmed(await _reads.bump_async(self._space, _tags((tag,))[0]), strict)
+
+    def advise(self) -> Advice:
+        """Returns the hit ratio that the first tier would have at other sizes.
+
+        Returns:
+            The advice. `str(advice)` is a sentence for a person. See `hotset.Cache.advise`.
+
+        Raises:
+            RuntimeError: The cache is not profiled.
+        """
+        return self._local.advise()
 
     def stats(self) -> dict[str, Any]:
         """Returns the counters of this cache in this process: "tier1", "tier2" and "server".
