@@ -9,15 +9,40 @@ pub(in crate::tier2) struct Cas {
     last: u64,
     numbers: BTreeMap<Vec<u8>, u64>,
     /// Stores whatever the number: what the comparison protects from.
-    pub(in crate::tier2) ignored: bool,
+    ignored: bool,
 }
 
 impl Cas {
+    pub(super) fn new(ignored: bool) -> Self {
+        Self {
+            ignored,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn number(&self, key: &[u8]) -> u64 {
+        self.numbers.get(key).copied().unwrap_or(0)
+    }
+
     fn renew(&mut self, key: &[u8]) -> u64 {
         self.last += 1;
         self.numbers.insert(key.into(), self.last);
         self.last
     }
+}
+
+/// Refuses to store for want of memory, which removes the item.
+pub(super) fn refuse(data: &mut Data, command: &[u8]) -> Vec<u8> {
+    let key = command.split(|&byte| byte == b' ').nth(1).expect("a key");
+    data.remove(key);
+    b"SERVER_ERROR out of memory storing object\r\n".to_vec()
+}
+
+/// Whether the command changes what a write or a removal is about.
+pub(super) fn changes(command: &[u8], reply: &[u8]) -> bool {
+    let stores =
+        command.starts_with(b"ms ") && !command.windows(4).any(|part| part == b" ME\r") && reply.starts_with(b"HD");
+    stores || command.starts_with(b"md ")
 }
 
 /// Executes one command. `now` is the server's time in milliseconds; items expire at the tick of
@@ -37,7 +62,7 @@ pub(in crate::tier2) fn execute(data: &mut Data, cas: &mut Cas, command: &[u8], 
     {
         data.remove(&key);
     }
-    let number = cas.numbers.get(&key).copied().unwrap_or(0);
+    let number = cas.number(&key);
     let flag = |name: char| words[2..].iter().find_map(|word| word.strip_prefix(name));
     let expires = |seconds: &str| match seconds.parse::<i64>().expect("an expiration time") {
         0 => None,

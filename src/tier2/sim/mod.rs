@@ -13,6 +13,7 @@ mod cluster;
 mod exhaustive;
 pub(super) mod memcached;
 
+mod on_memcached;
 mod oracle;
 mod process;
 mod random;
