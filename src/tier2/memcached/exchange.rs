@@ -88,7 +88,7 @@ fn stamp_of(frame: &[u8]) -> Option<Stamp> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
     Nothing,
-    /// One command that says all.
+    /// One command, whose reply is the outcome.
     Single,
     /// An `add`, and a read behind it.
     AddAndRead,

@@ -7,13 +7,13 @@
 //!
 //! # Keys
 //! The same as on Redis. They are printable and have no blanks. A key of more than [`LONGEST_KEY`]
-//! bytes is replaced by `#` and the 32 hex digits of its BLAKE2b hash of 128 bits. The key of a
+//! bytes is replaced by `#` and the 32 hex digits of its `BLAKE2b` hash of 128 bits. The key of a
 //! claim is on the server of the key that it belongs to, and each server has its own copy of a
 //! namespace's generations ([`Settings::generation_per_node`](super::Settings)).
 //!
 //! # Values
 //! Frames, as on Redis; the client flags are 0. An item lives for at least as long as the action
-//! says: seconds are rounded up, and one is added since the server's clock ticks in whole seconds
+//! requires: seconds are rounded up, and one is added since the server's clock ticks in whole seconds
 //! ([`expiration`]). The frame's soft end is what expires a value, on a clock that is found out
 //! from the seconds of `stats` ([`Settings::clock_resolution`](super::Settings)).
 //!

@@ -163,7 +163,8 @@ def cached(
         schema: A number or string that must be changed whenever the function, or the meaning of its
             results, changes: a file with another schema, of another codec or of another function is
             not loaded.
-        tier2: A `hotset.tier2.Redis` or `Memcached`: results are shared with other processes. See "Second tier".
+        tier2: A `hotset.tier2.Redis` or `Memcached`: results are shared with other processes. See
+            "Second tier".
         local_ttl: With `tier2`, the seconds for which a result stays in this process without new
             confirmation.
 

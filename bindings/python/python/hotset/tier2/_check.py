@@ -1,4 +1,5 @@
-"""Reports what a server can do as a second tier: `check()` of a `Redis` or `Memcached`, and `python -m hotset tier2 URL`.
+"""Reports what a server can do as a second tier: `check()` of a `Redis` or `Memcached`, and
+`python -m hotset tier2 URL`.
 """
 
 import argparse

@@ -265,7 +265,7 @@ def hashed(text: str) -> bytes:
 
 
 def wire_key(key: bytes) -> bytes:
-    """Returns a key as it is sent to memcached: itself, or a hash of it if memcached does not take it.
+    """Returns a key as it is sent to memcached: itself, or its hash if it is too long.
 
     Args:
         key: The key.

@@ -16,7 +16,7 @@ from hotset import _hotset
 from hotset.tier2._client import Address
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Failed, Kind
-from hotset.tier2._keys import wire_key
+from hotset.tier2._keys import LONGEST_ON_MEMCACHED, wire_key
 from hotset.tier2._resp import INCOMPLETE, ProtocolError
 from hotset.tier2._sync import Connection, Node
 
@@ -251,7 +251,7 @@ def memcached_get(key: bytes) -> bytes:
     Args:
         key: The key.
     """
-    return b"get %b\r\n" % wire_key(key)
+    return b"get %b\r\n" % (key if len(key) <= LONGEST_ON_MEMCACHED else wire_key(key))
 
 
 # --- Connections of threads.

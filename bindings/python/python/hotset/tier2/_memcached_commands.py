@@ -1,4 +1,4 @@
-"""The core's actions on memcached: the core writes the commands, and takes the replies apart.
+"""The core's actions on memcached: the core writes the commands, and parses the replies.
 
 Some actions take two requests: a read of the item with its CAS number, and a change under that
 number. A request that comes late finds another number, so none has to be fenced.

@@ -1,4 +1,4 @@
-"""What operations need of their callers: requests to servers, loads and waits; and their outcomes."""
+"""What operations need of their callers: requests, loads and waits; and their outcomes."""
 
 from collections.abc import Callable, Generator
 from typing import Any, final
@@ -7,6 +7,7 @@ from hotset.tier2._commands import Abilities
 
 Command = Any
 """A command as the server's protocol has it: a tuple for Redis, bytes for memcached."""
+
 
 @final
 class Send:

@@ -361,8 +361,7 @@ class Topology:
         return not self.is_cluster
 
     def generation_tags(self) -> list[bytes]:
-        """Returns what distinguishes the keys of a cache's generations: one, or one per range of slots.
-        """
+        """Returns what distinguishes the keys of a cache's generations: one per range of slots."""
         return [tag_of(slot) for slot in range(0, SLOTS, SLOTS // _GROUPS)] if self.is_cluster else [b""]
 
     def generation_nodes(self, keys: list[bytes]) -> list[int]:
