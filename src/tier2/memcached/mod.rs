@@ -13,7 +13,7 @@
 //!
 //! # Values
 //! Frames, as on Redis; the client flags are 0. An item lives for at least as long as the action
-//! requires: seconds are rounded up, and one is added since the server's clock ticks in whole seconds
+//! requires: seconds are rounded up, and one is added since the clock ticks in whole seconds
 //! ([`expiration`]). The frame's soft end is what expires a value, on a clock that is found out
 //! from the seconds of `stats` ([`Settings::clock_resolution`](super::Settings)).
 //!
@@ -28,7 +28,7 @@
 //! A request that was given up may lie in the socket buffer of a stopped server, and be executed
 //! after later ones. No connection can be killed here, and no script compares a clock. So no
 //! request is harmful when it is late: [`Put`](super::Action::Put) adds a placeholder, a lease that
-//! is nobody's, and stores under the CAS number of what is then there. Late, it finds another
+//! is no caller's, and stores under the CAS number of what is then there. Late, it finds another
 //! number, or nothing. (The placeholder itself makes readers wait until it expires.) What is sent
 //! without a comparison is a removal, or the new stamp of a generation, which invalidates.
 mod exchange;

@@ -1,4 +1,4 @@
-//! Replies of memcached: where each ends in a stream of bytes, and what it says.
+//! Replies of memcached: where each ends in a stream of bytes, and what it reports.
 
 use super::super::node::Failure;
 
@@ -105,10 +105,11 @@ fn statistics_end(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     Ok(None)
 }
 
-/// What a reply says.
+/// What a reply reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Response<'a> {
-    /// An item. `ttl` is its remaining seconds, as far as requested; negative: no end.
+    /// An item. `ttl` is its remaining seconds, as far as requested; negative: it
+    /// never expires.
     Value {
         data: &'a [u8],
         cas: Option<u64>,

@@ -1,4 +1,5 @@
-//! A model of Redis, and of memcached where `memcached` is set: keys, expirations, scripts, tracking messages, eviction, failover.
+//! A model of Redis: keys, expirations, scripts, tracking messages, eviction, failover. Where `cas`
+//! is set, it is a memcached.
 
 use super::memcached::{self, Cas};
 use crate::tier2::{Failure, HEAD, Kind, Parsed, SOFT_END, parse};
