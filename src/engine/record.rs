@@ -58,27 +58,11 @@ impl<K, V> Engine<K, V> {
     }
 
     /// Same as [`record`](Self::record) for an arrival, inlined for unweighted entries without
-    /// expiration.
+    /// expiration that are not sampled.
     #[inline(always)]
-    pub(super) fn record_arrival(&self, new: Handle, guard: Guard) {
-        let plain = !self.examines_arrivals && !self.time.is_active();
-        match self.thread_states.near_writer(&guard) {
-            Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
-                Some(waiting) if waiting < self.thread_states.drain_limits.batch.load(Ordering::Relaxed) => {}
-                Some(_) => self.apply_or_wait(writer, false, guard),
-                None => self.record(Event::Arrived(new), guard),
-            },
-            _ if self.examines_arrivals && self.is_profiled() => self.record_profiled_arrival(new, guard),
-            _ => self.record(Event::Arrived(new), guard),
-        }
-    }
-
-    /// Same as [`record_arrival`](Self::record_arrival) in a profiled cache.
-    #[inline(never)]
-    fn record_profiled_arrival(&self, new: Handle, guard: Guard) {
-        // SAFETY: an entry is alive until its event is applied.
-        let hash = unsafe { new.header() }.hash();
-        let plain = !self.shape.weighted && !self.time.is_active() && !self.samples(u64::from(hash) << 32);
+    pub(super) fn record_arrival(&self, hash: u64, new: Handle, guard: Guard) {
+        let examined = self.examines_arrivals && (self.shape.weighted || self.samples(hash));
+        let plain = !examined && !self.time.is_active();
         match self.thread_states.near_writer(&guard) {
             Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
                 Some(waiting) if waiting < self.thread_states.drain_limits.batch.load(Ordering::Relaxed) => {}

@@ -76,7 +76,7 @@ impl<K, V> Engine<K, V> {
     #[inline]
     pub(crate) fn insert(&self, hash: u64, new: Handle, equal: impl FnMut(&K, &K) -> bool, guard: Guard) {
         match self.enter(hash, new, equal, Mode::Upsert, UNCONDITIONAL, &guard) {
-            Inserted::New => self.record_arrival(new, guard),
+            Inserted::New => self.record_arrival(hash, new, guard),
             Inserted::Replaced(old) => self.replaced(new, Handle(old), guard),
             _ => unreachable!("an unconditional upsert inserts or replaces"),
         }
