@@ -698,10 +698,10 @@ class Memcached:
 class MemcachedExchange:
     """One action of an operation on memcached, from its first request to its outcome."""
 
-    VALUE: Final[int]
-    FLAG: Final[int]
-    CLAIM: Final[int]
-    FAILED: Final[int]
+    VALUE: int
+    FLAG: int
+    CLAIM: int
+    FAILED: int
 
     def __new__(cls, operation: Operation, target: bytes, key: bytes, value: bytes | None = None, /) -> Self: ...
     def requests(self, memcached: Memcached, serial: int, meta: bool, /) -> list[bytes]:

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from hotset import _hotset
 from hotset.tier2._client import Address
@@ -70,7 +70,7 @@ def address_of(server: Any) -> Address:
         ValueError: The text is malformed.
     """
     if isinstance(server, list | tuple):
-        parts: Sequence[Any] = server
+        parts = cast("Sequence[Any]", server)
         if len(parts) == 2 and isinstance(parts[0], str) and isinstance(parts[1], int):
             return parts[0], _checked_port(parts[1], server)
     if not isinstance(server, str):
@@ -328,6 +328,11 @@ def value_of(reply: bytes) -> Any:
         return error
 
 
+def _no_quick_reply(data: bytes) -> Any:
+    return INCOMPLETE
+
+
+@final
 class MemcachedConnection(Connection):
     """A connection to one memcached server, for one thread at a time."""
 
@@ -335,24 +340,12 @@ class MemcachedConnection(Connection):
 
     _make_parser = staticmethod(MemcachedParser)
     _quick_value = staticmethod(quick_value)
-    _quick_reply = staticmethod(lambda data: INCOMPLETE)  # pyright: ignore[reportUnknownLambdaType, reportAssignmentType]
+    _quick_reply = staticmethod(_no_quick_reply)
     _value_of = staticmethod(value_of)
 
-    def greet(self) -> None:
-        """Requests identity, version and time of the server.
-
-        Raises:
-            Failed: It does not answer. The connection is closed.
-        """
-        asked_at = now()
-        try:
-            self.greeting = greeting_of(self.exchange(GREETING, GREETING_REPLIES), asked_at, now())
-        except Failed as failed:
-            self.close()
-            raise Failed(failed.kind, str(failed), sent=False) from failed
-        except BaseException:
-            self.close()
-            raise
+    def _request_greeting(self, asked_at: int) -> MemcachedGreeting:
+        replies = self.exchange(GREETING, GREETING_REPLIES)
+        return greeting_of(replies, asked_at, now())
 
 
 @final

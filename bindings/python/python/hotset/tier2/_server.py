@@ -14,7 +14,7 @@ from hotset.tier2._client import find_library, settings_of
 from hotset.tier2._errors import Unavailable
 from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._session import Session
-from hotset.tier2._topology import Options
+from hotset.tier2._topology import Options, Topology
 from hotset.tier2._settings import core_settings
 
 if TYPE_CHECKING:
@@ -221,7 +221,8 @@ class Redis(SecondTier):
 
     def __repr__(self) -> str:
         session = self._session
-        known = None if session is None else session.topology.known_settings
+        topology = None if session is None else session.topology
+        known = topology.known_settings if isinstance(topology, Topology) else None
         if known is None and not self._is_factory:
             known = settings_of(self._options.server)
         return f"<hotset.tier2.Redis {self.prefix!r} {'by a factory' if known is None else f'at {known.label}'}>"

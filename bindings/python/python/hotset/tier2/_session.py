@@ -20,7 +20,6 @@ from hotset.tier2._errors import Failed
 from hotset.tier2._keys import quote_name
 from hotset.tier2._memcached import memcached_get
 from hotset.tier2._memcached_topology import MemcachedTopology
-from hotset.tier2._resp import ServerError
 from hotset.tier2._sync import Connection
 from hotset.tier2._topology import Options, Topology, tag_of
 from hotset.tier2._waiters import Waiters

@@ -12,7 +12,7 @@ from hotset.tier2._keys import Arguments, KeyTextError, LONGEST, arguments_of, h
 from hotset.tier2._payload import PayloadCodec
 
 if TYPE_CHECKING:
-    from hotset.tier2._server import Redis
+    from hotset.tier2._server import SecondTier
     from hotset.tier2._session import Session
 
 _log = logging.getLogger("hotset")
@@ -137,7 +137,7 @@ class Space:
     """One cache on a second tier. For any thread."""
 
     def __init__(
-        self, server: "Redis", name: Any, codec: PayloadCodec, settings: SpaceSettings, first: FirstTier, *, typed: bool = False, owner: object = None
+        self, server: "SecondTier", name: Any, codec: PayloadCodec, settings: SpaceSettings, first: FirstTier, *, typed: bool = False, owner: object = None
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")

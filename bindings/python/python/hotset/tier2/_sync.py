@@ -173,6 +173,26 @@ class Connection:
                 raise
             raise failed from error
 
+    def greet(self) -> None:
+        """Requests identity, version and time of the server.
+
+        Raises:
+            Failed: It does not answer. The connection is closed.
+        """
+        asked_at = now()
+        try:
+            self.greeting = self._request_greeting(asked_at)
+        except Failed as failed:
+            self.close()
+            raise Failed(failed.kind, str(failed), sent=False) from failed
+        except BaseException:
+            self.close()
+            raise
+
+    def _request_greeting(self, asked_at: int) -> Any:
+        replies = self.exchange(GREETING, GREETING_REPLIES)
+        return greeting_of(replies, asked_at, now())
+
     def _limit(self, deadline: float) -> None:
         rest = deadline - monotonic()
         if rest <= 0:
@@ -273,16 +293,7 @@ class Node:
         address = self._locate(self.address)
         connected = connect(self._settings(), address, self._timeout, self._connect_timeout)
         connection = Connection(connected, address, self._timeout)
-        asked_at = now()
-        try:
-            replies = connection.exchange(GREETING, GREETING_REPLIES)
-            connection.greeting = greeting_of(replies, asked_at, now())
-        except Failed as failed:
-            connection.close()
-            raise Failed(failed.kind, str(failed), sent=False) from failed
-        except BaseException:
-            connection.close()
-            raise
+        connection.greet()
         return connection
 
     def release(self, connection: Connection) -> None:
