@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -457,7 +459,6 @@ fn autosize_starts_from_the_capacity_that_the_user_sets() {
 
 #[test]
 fn autosize_shrinks_in_steps_and_notifies_the_listener() {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     static EVICTED: AtomicUsize = AtomicUsize::new(0);
     let cache: Cache<u32, (), FixedHasher> = Cache::builder_with_hasher(FixedHasher::default())
         .max_entries(8_000)
@@ -570,4 +571,46 @@ fn removed_keys_are_misses_of_larger_caches_too() {
         "{unbounded} {}",
         exact(100_000)
     );
+}
+
+/// A cache of 100,000, whose entries have the weight that the second value has.
+fn weighing(
+    builder: fn(hotset::Builder<u32, (), FixedHasher>) -> hotset::Builder<u32, (), FixedHasher>,
+) -> (Cache<u32, (), FixedHasher>, Arc<AtomicU64>) {
+    let weight = Arc::new(AtomicU64::new(2_000));
+    let of = weight.clone();
+    let cache = Cache::builder_with_hasher(FixedHasher::default())
+        .max_weight(100_000)
+        .weigher(move |_: &u32, (): &()| of.load(Ordering::Relaxed));
+    (builder(cache).build().unwrap(), weight)
+}
+
+fn scatter(cache: &Cache<u32, (), FixedHasher>, keys: u32, lookups: u32) {
+    (0..lookups).for_each(|n| cache.get_or_insert_with(n.wrapping_mul(0x9e37_79b9) % keys, || ()));
+}
+
+#[test]
+fn autosize_of_few_heavy_entries_grows_more_than_once() {
+    let (cache, _) = weighing(|builder| builder.autosize(1_000..=1_000_000_000, 0.95));
+    scatter(&cache, 1_000, 400_000);
+    assert!(
+        (1_900_000..=4_000_000).contains(&cache.capacity()),
+        "{}",
+        cache.capacity()
+    );
+    cache.validate();
+}
+
+#[test]
+fn new_capacity_enlarges_samples_of_entries_that_became_heavier() {
+    let (cache, weight) = weighing(hotset::Builder::profile);
+    weight.store(1, Ordering::Relaxed);
+    scatter(&cache, 100_000, 200_000);
+    weight.store(1_000, Ordering::Relaxed);
+    cache.clear();
+    scatter(&cache, 1_000, 400_000);
+    assert_eq!(cache.advise().unwrap().doubt, Some(Doubt::FewEntries));
+    cache.set_capacity(100_000);
+    scatter(&cache, 1_000, 100_000);
+    assert_eq!(cache.advise().unwrap().doubt, None);
 }

@@ -95,7 +95,7 @@ impl Profiler {
     }
 
     /// Buffers a sample. Simulates what the buffer holds if it is due and the simulation free.
-    /// Returns whether the end of the warm-up, or a decision about the capacity, is due.
+    /// Returns whether a period ends: of the warm-up, or before a decision about the capacity.
     fn push(&self, thread: usize, sample: Sample) -> bool {
         let Some(mut buffer) = try_lock(&self.buffers[thread % BUFFERS]) else {
             self.lost.fetch_add(1, Ordering::Relaxed);

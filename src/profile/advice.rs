@@ -7,7 +7,7 @@ use std::fmt;
 /// With fewer sampled lookups, differences between sizes are noise.
 const FEW: f64 = 2_000.0;
 /// A mini of fewer entries than this is unreliable.
-const SMALL: usize = 100;
+pub(super) const SMALL: usize = 100;
 /// The share of samples that may be lost.
 const LOST: f64 = 0.05;
 /// Sizes beyond this number of entries are left out: keys that share 32 bits of their hash, of

@@ -41,6 +41,7 @@ use crate::policy::PolicyKind;
 use mini::{Access, Mini, mix};
 use seen::Seen;
 
+use advice::SMALL;
 pub use advice::{Advice, Doubt, Point};
 pub(crate) use autosize::Autosize;
 pub(crate) use mini::{NEVER, Traits};
@@ -220,10 +221,13 @@ impl Size {
     /// Simulates another capacity, with the entries that it has. If the capacity is smaller, the
     /// share of the keys is larger, and those that join it are missing at first.
     fn resize(&mut self, capacity: u64, weighted: bool, entries: u64) {
-        let threshold = if weighted {
-            // For about as many entries as before.
+        let threshold = if weighted && self.mini.len() < SMALL {
+            // Entries have become heavier.
+            u32::MAX
+        } else if weighted {
+            // A smaller capacity holds fewer entries. How many a larger one holds shows later.
             let scaled = u128::from(self.threshold) * u128::from(self.capacity) / u128::from(capacity.max(1));
-            u32::try_from(scaled).unwrap_or(u32::MAX).max(1)
+            self.threshold.max(u32::try_from(scaled).unwrap_or(u32::MAX))
         } else {
             threshold_for(capacity, entries)
         };

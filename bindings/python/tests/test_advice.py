@@ -217,8 +217,8 @@ def test_autosize_begins_within_its_bounds():
     [
         (10, 5, TypeError, "autosize must be .low, high, target."),
         (10, (1, 20), TypeError, "autosize must be .low, high, target."),
-        (10, "abc", TypeError, "the lower bound of autosize must be an integer"),
-        (10, (1.0, 20, 0.9), TypeError, "the lower bound of autosize must be an integer"),
+        (10, "abc", TypeError, "the bounds of autosize must be integers"),
+        (10, (1.0, 20, 0.9), TypeError, "the bounds of autosize must be integers"),
         (10, (1, 20, "0.9"), TypeError, "the target of autosize must be a number"),
         (10, (0, 20, 0.9), ValueError, "the bounds of autosize must be at least 1"),
         (10, (20, 1, 0.9), ValueError, "the bounds of autosize must be at least 1, the lower one first, not 20 and 1"),

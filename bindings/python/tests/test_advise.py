@@ -406,7 +406,7 @@ def test_pytest_runs_with_advice(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import time\ndef slow(n):\n    time.sleep(0.01)\n    return n\ndef test_it():\n    assert sum(slow(n % 3) for n in range(60)) == 60\n"
     )
-    code, out, err = advise("pytest", "-q", "-p", "no:cacheprovider", tmp_path, cwd=tmp_path)
+    code, out, err = advise("pytest", "-q", "-W", "error", "-p", "no:cacheprovider", tmp_path, cwd=tmp_path)
     assert code == 0 and "1 passed" in out
     assert "test_it.py:2 slow" in err and "@hotset.cached(maxsize=16)" in err
 

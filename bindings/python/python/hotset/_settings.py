@@ -231,14 +231,16 @@ def _checked_autosize(value: Any) -> tuple[int, int, float]:
         low, high, target = value
     except (TypeError, ValueError):
         raise TypeError("autosize must be (low, high, target): the bounds of the capacity, and the share of the possible hits") from None
-    low, high = checked_bound("the lower bound of autosize", low), checked_bound("the upper bound of autosize", high)
+    for bound in (low, high):
+        if isinstance(bound, bool) or not isinstance(bound, int):
+            raise TypeError(f"the bounds of autosize must be integers, not {type(bound).__name__}")
     if isinstance(target, bool) or not isinstance(target, int | float):
         raise TypeError(f"the target of autosize must be a number, not {type(target).__name__}")
     if not 1 <= low <= high:
         raise ValueError(f"the bounds of autosize must be at least 1, the lower one first, not {low} and {high}")
     if not 0 < target <= 1:
         raise ValueError(f"the target of autosize is a share of the possible hits, above 0 and at most 1, not {target}")
-    return low, high, float(target)
+    return low, min(high, 2**62), float(target)
 
 
 def settings_of(

@@ -73,6 +73,8 @@ def run(program: Program, before: Callable[[], None], at_exit: Callable[[], None
     try:
         if program.is_module:
             sys.argv = ["-m", *program.arguments]
+            if program.name == "pytest":
+                _exempt_from_rewriting()
             before()
             run_main(program.name)
         elif os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path)):
@@ -94,6 +96,15 @@ def run(program: Program, before: Callable[[], None], at_exit: Callable[[], None
         raise
     except BaseException as error:
         _print_and_exit(error)
+
+
+def _exempt_from_rewriting() -> None:
+    """Tells pytest not to warn that it cannot rewrite the assertions of this package.
+
+    pytest rewrites the packages of its plugins, which this one has, unless they are imported.
+    """
+    package = sys.modules["hotset"]
+    package.__doc__ = f"{package.__doc__}\nPYTEST_DONT_REWRITE\n"
 
 
 def _set_first_path(path: str) -> None:
