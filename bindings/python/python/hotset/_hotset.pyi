@@ -325,6 +325,9 @@ class Memo:
     def reset_stats(self) -> None:
         """Resets all counters."""
 
+    def capacity_now(self) -> int:
+        """Returns the capacity, in entries or weight: an `autosize` changes it."""
+
     def advise(self) -> dict[str, Any]:
         """Returns the fields of `hotset.Advice` by name.
 
@@ -538,6 +541,9 @@ class Cache:
 
     def reset_stats(self) -> None:
         """Resets all counters."""
+
+    def capacity_now(self) -> int:
+        """Returns the capacity, in entries or weight: an `autosize` changes it."""
 
     def advise(self) -> dict[str, Any]:
         """Returns the fields of `hotset.Advice` by name.
