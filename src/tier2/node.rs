@@ -301,6 +301,13 @@ impl Node {
         self.lower = offset(server_ms, now);
     }
 
+    /// By how many milliseconds the server's clock may move against ours: one of a coarse
+    /// resolution ticks at another time after the server was stopped. A value that was expired now
+    /// must not become fresh by that.
+    pub(crate) fn clock_shift(&self) -> u64 {
+        if self.resolution > 1 { 2 * self.resolution } else { 0 }
+    }
+
     /// Narrows the bounds by a reading of a clock that ticks once per `resolution`.
     fn read_coarse_clock(&mut self, server_ms: u64, sent: u64, now: u64) {
         let upper = offset(

@@ -31,7 +31,7 @@ pub enum Protocol {
 /// What an action came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// [`Reply::Value`](super::super::Reply::Value): the range of the value in the last reply.
+    /// [`Reply::Value`](super::super::Reply::Value).
     Value(Option<Vec<u8>>),
     /// [`Reply::Flag`](super::super::Reply::Flag).
     Flag(bool),
@@ -158,6 +158,7 @@ impl Exchange {
                 self.sent = Sent::Conditional;
                 return vec![self.conditional(wire, read)];
             }
+            self.rounds += 1;
         }
         let (commands, sent) = match self.action {
             Action::Get => (vec![wire.get(&self.target)], Sent::Single),
@@ -321,6 +322,10 @@ impl Exchange {
             return Step::Again;
         }
         if data[..data.len().min(HEAD)] != self.expected[..] || (self.patches() && data.len() < SHORTEST_VALUE) {
+            return flag(false);
+        }
+        if self.rounds >= ROUNDS {
+            // Each time on a younger connection, or replaced each time.
             return flag(false);
         }
         let old = if self.patches() { data.into() } else { Vec::new() };

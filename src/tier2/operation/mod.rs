@@ -463,7 +463,7 @@ impl Operation {
         let one = state.known(self.place);
         let from = one.server_ms_lower(self.lifetime.from);
         match self.action {
-            Action::Expire => self.soft_end = from,
+            Action::Expire => self.soft_end = from.saturating_sub(one.clock_shift()),
             Action::Put | Action::Fill | Action::Touch => self.meta.soft_end = from.saturating_add(self.lifetime.ms),
             _ => return,
         }
