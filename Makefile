@@ -56,7 +56,7 @@ SHARD ?= 0/100
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
-        tools-redis tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim \
+        tools-redis tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 test-tiered race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim \
         wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
@@ -90,11 +90,11 @@ fmt-check: ## The format of every source file
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,metrics,serde,tier2 -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,json,metrics,redis,serde -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 $(CARGO) clippy --manifest-path $(PYTHON) --target-dir target/python/clippy -- -D warnings
 
 test-default: ## The tests, the features async, serde and tier2 included
-	$(CARGO) test --workspace --features async,metrics,serde,tier2
+	$(CARGO) test --workspace --features async,metrics,serde,tiered
 
 # Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
@@ -166,6 +166,9 @@ tools-wrk: ## Install wrk (Debian), which loads the fleet of demo-fleet
 test-tier2: tools-redis build-python ## The second tier with servers that fail, Sentinel, a cluster, gunicorn, and a race of processes, on the newest interpreter at hand
 	$(NEWEST_PYTHON) -m pip install --quiet --disable-pip-version-check uvicorn==0.54.0 celery==5.7.0
 	$(NEWEST_PYTHON) -m pytest -q -p no:cacheprovider bindings/python/tests/tier2
+
+test-tiered: tools-redis ## The second tier in Rust with a redis-server, in several processes
+	cargo test --features redis,json --test tiered
 
 RACE_SECONDS ?= 600
 race-tier2: tools-redis build-python ## Processes race for the same keys while servers and networks fail, every read checked (RACE_SECONDS=600, ARGS="--quiet")
