@@ -667,11 +667,12 @@ typedef struct {
      */
     uint64_t capacity;
     /**
-     * The number of lookups since profiling began.
+     * The number of lookups since profiling began, or since the simulations were filled after a
+     * change of the capacity. With autosize_target, those before each decision count half.
      */
     uint64_t lookups;
     /**
-     * The measured hit ratio since profiling began.
+     * The measured hit ratio of these lookups.
      */
     double hit_ratio;
     /**

@@ -485,6 +485,9 @@ fn autosize_with_a_weigher_counts_weight() {
         "{ratio:?}"
     );
     cache.validate();
+    cache.set_capacity(u64::MAX);
+    serve(&cache, 4_000, 60_000);
+    assert_eq!(cache.capacity(), u64::MAX, "a cache without a bound has no size");
 }
 
 #[test]

@@ -339,7 +339,8 @@ impl<K, V> Engine<K, V> {
             simulation.end_warm_up();
             return self.forget_truth(profiler, 1);
         }
-        let Some(autosize) = &profiler.autosize else {
+        let (_, weighted, _) = profiler.settings;
+        let Some(autosize) = profiler.autosize.as_ref().filter(|_| is_bound(capacity, weighted)) else {
             return;
         };
         let advice = simulation.counters().advice(self.truth(profiler));

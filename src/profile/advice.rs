@@ -65,9 +65,11 @@ impl fmt::Display for Doubt {
 pub struct Advice {
     /// The cache's capacity.
     pub capacity: u64,
-    /// The measured hit ratio since profiling began.
+    /// The measured hit ratio of [`lookups`](Self::lookups).
     pub hit_ratio: f64,
-    /// The number of lookups since profiling began.
+    /// The number of lookups since profiling began, or since the simulations were filled after a
+    /// change of the capacity. With [`autosize`](crate::Builder::autosize), those before each
+    /// decision count half.
     pub lookups: u64,
     /// The share of the keys that is simulated at the cache's own size, from 0 to 1. Larger sizes
     /// are simulated with a smaller share, smaller ones with a larger share.

@@ -293,9 +293,10 @@ pub struct hotset_advice_point {
 pub struct hotset_advice {
     /// As hotset_capacity.
     pub capacity: u64,
-    /// The number of lookups since profiling began.
+    /// The number of lookups since profiling began, or since the simulations were filled after a
+    /// change of the capacity. With autosize_target, those before each decision count half.
     pub lookups: u64,
-    /// The measured hit ratio since profiling began.
+    /// The measured hit ratio of these lookups.
     pub hit_ratio: f64,
     /// The share of the keys that is simulated at the cache's own size, from 0 to 1. Larger sizes
     /// are simulated with a smaller share, smaller ones with a larger share.

@@ -110,6 +110,19 @@ def test_threshold_is_a_bound():
     assert HotsetCache(threshold=0).engine.maxsize == 10_000
 
 
+def test_profile_advises_and_autosize_follows_the_traffic():
+    profiled, sized = HotsetCache(100, profile=True), HotsetCache(autosize=(50, 500, 0.95))
+    assert sized.engine.stats().capacity == 500
+    for n in range(40_000):
+        for cache in (profiled, sized):
+            if cache.get(str(n % 150)) is None:
+                cache.set(str(n % 150), n)
+    assert profiled.advise().doubt is None and profiled.advise().capacity == 100
+    for n in range(20_000):
+        sized.set(str(n), n)
+    assert 50 <= sized.engine.stats().capacity < 300
+
+
 def test_flask_caching_by_its_dotted_name():
     flask = pytest.importorskip("flask")
     flask_caching = pytest.importorskip("flask_caching")

@@ -359,6 +359,24 @@ def test_async_methods_are_native():
     assert own <= set(vars(HotsetCache))
 
 
+def test_profile_advises():
+    profiled = backend("advised", OPTIONS={"MAX_ENTRIES": 100, "profile": True})
+    for n in range(10_000):
+        profiled.get_or_set(str(n % 150), n)
+    advice = profiled.advise()
+    assert advice.capacity == 100 and advice.doubt is None and str(advice).startswith("Make it larger")
+    with pytest.raises(RuntimeError, match="not profiled"):
+        backend("not advised").advise()
+
+
+def test_autosize_follows_the_traffic():
+    sized = backend("autosized", OPTIONS={"autosize": [50, 5_000, 0.95], "MAX_ENTRIES": 100})
+    for n in range(60_000):
+        sized.get_or_set(str(n % 800), n)
+    assert 700 <= sized.engine.stats().capacity <= 5_000
+    assert backend("autosized small", OPTIONS={"autosize": [50, 500, 0.95]}).engine.stats().capacity == 500
+
+
 # --- Settings.
 
 
@@ -377,6 +395,10 @@ def test_async_methods_are_native():
         ("", {"OPTIONS": {"copy": "deep"}}, "copy must be one of pickle, none"),
         ("", {"OPTIONS": {"policy": "mru"}}, "policy must be one of"),
         ("", {"OPTIONS": {"jitter": 2}}, "jitter must be"),
+        ("", {"OPTIONS": {"profile": "yes"}}, "OPTIONS profile must be a bool, not str"),
+        ("", {"OPTIONS": {"profile": True, "MAX_ENTRIES": None}}, "profile needs a bound"),
+        ("", {"OPTIONS": {"autosize": [1, 2]}}, "OPTIONS autosize must be (low, high, target)"),
+        ("", {"OPTIONS": {"autosize": [1, 20, 0.9], "MAX_ENTRIES": 50}}, "within its bounds, 1 and 20, not 50"),
     ],
 )
 def test_wrong_setting_is_an_error(location, params, text):

@@ -149,6 +149,13 @@ def test_copy_none_returns_the_same_object(backend):
         wait_until(lambda each=each: each.get("key") is each.get("key"), what="a value in the first tier")
 
 
+def test_first_tier_is_profiled_and_sized(backend):
+    sized = backend(autosize=[50, 500, 0.95])
+    for n in range(6_000):
+        sized.get_or_set(str(n % 40), n)
+    assert sized.advise().capacity == 500
+
+
 @pytest.mark.parametrize("codec", ["values", "json"])
 def test_other_codecs(codec, backend):
     one, other = backend(codec=codec), backend(codec=codec, process=1)

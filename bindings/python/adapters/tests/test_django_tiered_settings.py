@@ -43,7 +43,7 @@ def client(**timeouts):
         (URL, {"OPTIONS": {"sentinel": ""}}, "OPTIONS sentinel must be the name of a service"),
         (URL, {"TIMEOUT": "soon"}, "TIMEOUT must be a number of seconds, or None for no expiration, not 'soon'"),
         (URL, {"OPTIONS": ["a"]}, "OPTIONS must be a dict"),
-        (URL, {"OPTIONS": {"local_tll": 5}}, "unknown OPTIONS: local_tll; known are CULL_FREQUENCY, MAX_ENTRIES, bus, client, "),
+        (URL, {"OPTIONS": {"local_tll": 5}}, "unknown OPTIONS: local_tll; known are CULL_FREQUENCY, MAX_ENTRIES, autosize, bus, client, "),
         (URL, {"OPTIONS": {"local_ttl": 0}}, "local_ttl must be more than 0 seconds"),
         (URL, {"OPTIONS": {"local_ttl": "5"}}, "local_ttl must be a number of seconds"),
         (URL, {"OPTIONS": {"timeout": 0}}, "timeout must be more than 0"),

@@ -27,8 +27,9 @@ class Advice(NamedTuple):
 
     Attributes:
         capacity: The capacity of the cache.
-        hit_ratio: The measured hit ratio since profiling began.
-        lookups: The number of lookups since profiling began.
+        hit_ratio: The measured hit ratio of `lookups`.
+        lookups: The number of lookups since profiling began, or since the simulations were filled
+            after a change of the capacity. With `autosize`, those before each decision count half.
         sample: The share of the keys that is simulated at the cache's own size, from 0 to 1.
         points: The estimates, from a quarter of the capacity to eight times of it, ascending.
         unbounded: The hit ratio of a cache without a bound; None if it is not known, and in a cache

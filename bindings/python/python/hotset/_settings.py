@@ -198,8 +198,10 @@ def checked_settings(
             maxsize = min(max(maxsize, bounds[0]), bounds[1])
     maxsize = None if maxsize is None else checked_bound("maxsize", maxsize)
     max_weight = None if max_weight is None else checked_bound("max_weight", max_weight)
+    capacity = maxsize if max_weight is None else max_weight
+    if profile and not capacity:
+        raise ValueError("profile needs a bound: set a capacity of at least 1 and at most 2^28 entries")
     if bounds is not None:
-        capacity = maxsize if max_weight is None else max_weight
         if capacity is None or not bounds[0] <= capacity <= bounds[1]:
             raise ValueError(f"autosize starts with a capacity within its bounds, {bounds[0]} and {bounds[1]}, not {capacity}")
     return {
