@@ -202,7 +202,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> TieredBuilder<K, V> 
         self
     }
 
-    /// Sets how many loads may run at once while the server does not answer. Default: 64.
+    /// Sets the greatest number of concurrent loads while the server does not answer. Default: 64.
     pub fn max_loads(mut self, loads: usize) -> Self {
         self.max_loads = loads;
         self

@@ -134,8 +134,8 @@ impl<'a, V: Clone> Marks<'a, V> {
     /// tier does not get the value of this call.
     fn begin(&mut self) {
         if let Some(last) = self.leaders.last_mut() {
-            // Its callers still get the value. An invalidated load stays in the table otherwise, and
-            // this caller would join it.
+            // Its callers still get the value. Otherwise an invalidated load stays in the table, so
+            // that this caller would join it.
             drop(last.leave_on_drop());
         }
         self.is_open = false;

@@ -6,7 +6,7 @@ use crate::tier2::{Action, Kind, Operation};
 
 /// What a loader did.
 pub(super) enum LoadEnd {
-    /// A value of this kind, fresh for so many nanoseconds (0: the cache's setting).
+    /// A value of this kind, and for how many nanoseconds it is fresh (0: the cache's setting).
     Loaded(u64, Kind),
     Failed,
 }

@@ -22,8 +22,9 @@
 //! as there are concurrent requests (64 of them are kept).
 //!
 //! # Forks
-//! The child of a fork builds a cache of its own. In a child, an inherited one neither waits nor
-//! asks: reads find nothing, loaders are called, and nothing is stored.
+//! The child of a fork builds a cache of its own. In a child, an inherited one may return what tier
+//! 1 had at the fork, for 2.5 s (without announcements: until `local_ttl`). Beyond that it neither
+//! waits nor asks the server: reads find nothing, loaders are called, and nothing is stored.
 
 mod background;
 mod builder;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// The only server: clusters have more.
 pub(super) const NODE: u32 = 0;
 
-/// Callers that wait for other processes' loads are in so many groups, by key.
+/// The number of groups, by key, of callers that wait for other processes' loads.
 const SHARDS: usize = 16;
 
 /// The most idle connections.

@@ -36,7 +36,7 @@ pub enum Command<'a> {
         px: u64,
     },
     /// SET `key` to `frame`, for `px` milliseconds; nothing if the server's clock is past
-    /// `not_after` (milliseconds; 0: whatever it says). Whether it was done: [`Answer::Flag`].
+    /// `not_after` (milliseconds; 0: always). Whether it was done: [`Answer::Flag`].
     Put {
         /// The key.
         key: &'a [u8],
@@ -115,7 +115,7 @@ pub enum Answer {
     Claim(bool, Option<Vec<u8>>),
 }
 
-/// What a server says of itself.
+/// How a server describes itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
     /// Identifies the server's data: it differs after a failover or a restart.

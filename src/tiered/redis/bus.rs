@@ -35,7 +35,7 @@ impl RedisBus {
         })
     }
 
-    /// Sends so many PINGs.
+    /// Sends `count` PINGs.
     fn send_pings(&mut self, count: usize, deadline: Instant) -> Result<(), Failure> {
         let wait = Some(left(deadline));
         self.connection.set_write_timeout(wait).map_err(|_| Failure::Refused)?;
@@ -45,7 +45,7 @@ impl RedisBus {
     }
 }
 
-/// Returns what a push says; `None` if it is not about keys.
+/// Returns the message of a push; `None` if it is not about keys.
 fn message_of(kind: &PushKind, data: Vec<Value>) -> Option<Message> {
     if *kind != PushKind::Invalidate {
         return None;

@@ -151,7 +151,7 @@ fn exchange(connection: &mut redis::Connection, commands: &[Cmd], deadline: Inst
     connection.send_packed_command(&packed).map_err(unknown)?;
     let mut replies = Vec::with_capacity(commands.len());
     while replies.len() < commands.len() {
-        // A reply that comes in many pieces may take longer: the time is for each piece.
+        // A reply of many pieces may take longer: the time is for each piece.
         connection.set_read_timeout(Some(left(deadline))).map_err(unknown)?;
         match connection.recv_response().map_err(unknown)? {
             Value::Push { .. } => {}
@@ -202,7 +202,7 @@ fn number(reply: &Value) -> Option<u64> {
 }
 
 impl RedisConnection {
-    /// Returns what the server says of itself.
+    /// Returns how the server describes itself.
     fn greet(&mut self, deadline: Instant) -> Result<Greeting, Failure> {
         // No connection has the last number: whether the server kills by number at all.
         let nobody = (1u64 << 53) - 1;
@@ -260,11 +260,10 @@ impl RedisConnection {
     /// Runs a script, which is sent whole if the server does not know it.
     fn script(&mut self, script: &Script, key: &[u8], arguments: &[&[u8]], deadline: Instant) -> Result<bool, Failure> {
         let reply = self.one(script.command(key, arguments, false), deadline)?;
-        let reply = match flag_of(&reply) {
+        match flag_of(&reply) {
             Err(Failure::NoScript) => flag_of(&self.one(script.command(key, arguments, true), deadline)?),
             reply => reply,
-        };
-        reply
+        }
     }
 
     /// Removes a key so that it is announced. For users who may not run scripts there is a

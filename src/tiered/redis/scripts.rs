@@ -48,8 +48,8 @@ pub(super) static SWAP: Script = Script::new(
 pub(super) static RELEASE: Script = Script::new(
     "if redis.call('GETRANGE',KEYS[1],0,23)~=ARGV[1] then return 0 end redis.call('UNLINK',KEYS[1]) return 1",
 );
-// The removal of an absent key is not announced, so the key is created first. (If there is no memory
-// for that, the key is absent anyway.)
+// The removal of an absent key is not announced, so the key is created first. (If there is no
+// memory for that, the key is absent anyway.)
 pub(super) static REMOVE: Script = Script::new(announce!());
 pub(super) static EXPIRE: Script = Script::new(concat!(
     "if redis.call('GETRANGE',KEYS[1],0,3)=='\\241h\\1\\1' and redis.call('STRLEN',KEYS[1])>=54 then ",
