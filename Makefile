@@ -56,7 +56,7 @@ SHARD ?= 0/100
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
-        tools-redis tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 test-tiered test-tiered-python race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim \
+        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 test-tiered test-tiered-python race-tier2 test-redis-clients bench-tier2 demo-tier2 demo-fleet test-tier2-sim \
         wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
@@ -134,7 +134,7 @@ asan-c: build-c ## The same with AddressSanitizer in the tests, and every alloca
 build-python: ## Build the Python wheel for each interpreter at hand, and install it into target/python/VERSION (PYTHONS="3.13 /a/python")
 	bindings/python/build.sh
 
-test-python: tools-redis build-python ## The Python wheel on each interpreter: CPython's own tests of lru_cache, pytest, documentation, examples, types
+test-python: tools-redis tools-memcached build-python ## The Python wheel on each interpreter: CPython's own tests of lru_cache, pytest, documentation, examples, types
 	bindings/python/test.sh
 
 # Not in `test`: it builds an interpreter, unless it is given one.
@@ -153,6 +153,9 @@ tools-redis: ## Install redis-server, redis-sentinel and nginx (Debian), and val
 	@$(call need_service,redis-sentinel,redis-sentinel)
 	@$(call need_service,nginx,nginx)
 	@command -v valkey-server >/dev/null || ! apt-cache show valkey-server >/dev/null 2>&1 || { $(call need_service,valkey-server,valkey-server); }
+
+tools-memcached: ## Install memcached (Debian), without starting it, for the second tier's tests
+	@$(call need_service,memcached,memcached)
 
 # Without what it recommends: an exporter of the machine's figures, which would be another server.
 tools-prometheus: ## Install prometheus and promtool (Debian), without starting it, for the tests of metrics
@@ -177,6 +180,18 @@ test-tiered-python: tools-redis build-python ## Values and keys of the second ti
 RACE_SECONDS ?= 600
 race-tier2: tools-redis build-python ## Processes race for the same keys while servers and networks fail, every read checked (RACE_SECONDS=600, ARGS="--quiet")
 	$(NEWEST_PYTHON) bindings/python/tests/tier2/race.py --seconds $(RACE_SECONDS) $(ARGS)
+
+# Not in `test`, except for the part with one steady server.
+test-memcached: tools-redis tools-memcached build-python ## The second tier on memcached servers that fail, a herd and a race of processes, on the newest interpreter at hand
+	$(NEWEST_PYTHON) -m pip install --quiet --disable-pip-version-check pymemcache==4.0.0
+	$(NEWEST_PYTHON) -m pytest -q -p no:cacheprovider bindings/python/tests/tier2/test_tier2_memcached.py bindings/python/tests/tier2/test_tier2_memcached_faults.py
+
+race-memcached: tools-memcached build-python ## race-tier2 on three memcached servers, for two minutes (RACE_SECONDS=60)
+	$(NEWEST_PYTHON) bindings/python/tests/tier2/race.py --memcached --seconds $(if $(filter file,$(origin RACE_SECONDS)),120,$(RACE_SECONDS)) $(ARGS)
+
+bench-memcached: tools-memcached build-python ## A hit in the second tier on memcached beside pymemcache's get and json.loads
+	$(NEWEST_PYTHON) -m pip install --quiet --disable-pip-version-check pymemcache==4.0.0
+	$(NEWEST_PYTHON) bindings/python/bench_memcached.py $(ARGS)
 
 # Not in `test`: it installs older clients.
 test-redis-clients: tools-redis build-python ## The tests of the second tier with redis-py 5, 6, 7 and valkey-py, on the newest interpreter at hand (CLIENTS="redis==5.0.0")

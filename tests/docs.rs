@@ -244,6 +244,7 @@ fn examples_in_pages_are_tested() {
             "docs/how-to/",
             "docs/adapters/",
             "docs/in-front-of-redis.md",
+            "docs/in-front-of-memcached.md",
         ];
         assert!(
             !has("python") || python.iter().any(|tested| name.starts_with(tested)),

@@ -299,6 +299,13 @@ fn weighted_cache_is_estimated_by_weight() {
     };
     let advice = run(400_000, true).advise().unwrap();
     assert!(advice.weighted && advice.doubt.is_none());
+    let heavy = run(1 << 60, true).advise().unwrap();
+    assert!(
+        heavy
+            .points
+            .iter()
+            .all(|point| point.capacity as f64 == point.factor * (1u64 << 60) as f64)
+    );
     for point in &advice.points {
         let error = 100.0 * (point.hit_ratio - run(point.capacity, false).stats().hit_ratio());
         assert!(error.abs() <= 1.0, "{}: {error:+.2}", point.factor);
@@ -419,6 +426,12 @@ fn autosize_stays_within_its_bounds() {
     // A handful of keys needs less than the lower bound.
     serve(&cache, 20, 200_000);
     assert_eq!(cache.capacity(), 1_500, "only insertions carry a decision out");
+    let advice = cache.advise().unwrap();
+    assert_eq!(
+        (advice.capacity, advice.doubt),
+        (1_500, None),
+        "a decision that waits leaves the advice valid"
+    );
     for key in 30_000..60_000 {
         serve(&cache, 20, 20);
         cache.insert(key, ());
@@ -533,4 +546,28 @@ fn autosize_refuses_settings_that_make_no_sense() {
         assert_eq!(error, BuildError::Autosize);
         assert!(error.to_string().contains("low <= capacity <= high"));
     }
+}
+
+#[test]
+fn removed_keys_are_misses_of_larger_caches_too() {
+    let run = |capacity, profile| {
+        let cache = build(capacity, Policy::WTinyLfu, profile);
+        let mut keys = synthetic_of(4_000, 400_000).into_iter();
+        while let (Some(key), Some(other)) = (keys.next(), keys.next()) {
+            cache.get_or_insert_with(key, || ());
+            if key % 3 == 0 {
+                cache.remove(&other);
+            }
+        }
+        cache
+    };
+    let advice = run(1_000, true).advise().unwrap();
+    let exact = |capacity| run(capacity, false).stats().hit_ratio();
+    assert_eq!(wrong_estimates("removals", &advice, exact), [""; 0]);
+    let unbounded = advice.unbounded.unwrap();
+    assert!(
+        (unbounded - exact(100_000)).abs() < 0.01,
+        "{unbounded} {}",
+        exact(100_000)
+    );
 }

@@ -50,5 +50,5 @@ if ! command -v redis-server >/dev/null; then
     echo "there is no redis-server, which the second tier's tests need: make tools-redis" >&2
     exit 1
 fi
-"$newest" -m pytest -q -p no:cacheprovider tests/tier2/test_tier2_{cache,cached,docs,input,units,rate_limiter}.py || failed=1
+"$newest" -m pytest -q -p no:cacheprovider tests/tier2/test_tier2_{cache,cached,docs,input,memcached,units,rate_limiter}.py || failed=1
 exit "$failed"

@@ -27,7 +27,7 @@ CALLS = {
         ["hotset.caches", "hotset.stats", "hotset.clear_all", "hotset.enable_stats_file", "hotset.set_reload_threads", "hotset.__version__"],
     ),
     "Snapshots": ("", ["hotset.SnapshotError", "hotset.SnapshotWarning"]),
-    "The second tier": ("[In front of Redis](../in-front-of-redis.md) explains them.", ["hotset.tier2.Redis", "hotset.TieredCache", "hotset.tier2.Unavailable"]),
+    "The second tier": ("[In front of Redis](../in-front-of-redis.md) and [In front of Memcached](../in-front-of-memcached.md) explain them.", ["hotset.tier2.Redis", "hotset.tier2.Memcached", "hotset.TieredCache", "hotset.tier2.Unavailable"]),
 }
 # The public modules of the second page, and what each is for.
 MODULES = {

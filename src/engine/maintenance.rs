@@ -304,6 +304,7 @@ impl<K, V> Engine<K, V> {
     pub(crate) fn set_capacity(&self, capacity: u64) {
         let guard = self.pin();
         let deferred = self.with_core(&guard, |core| {
+            self.drop_goal();
             self.thread_states.set_capacity(capacity);
             core.set_capacity(capacity, &self.map, &guard);
         });

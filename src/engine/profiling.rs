@@ -154,6 +154,13 @@ impl<K, V> Engine<K, V> {
         self.sample((hash >> 32) as u32, now, What::Miss, guard);
     }
 
+    /// Samples the removal of a key that the cache does not have. Larger caches might.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn sample_removal(&self, hash: u64, guard: &Guard) {
+        self.sample((hash >> 32) as u32, 0, What::Removed, guard);
+    }
+
     fn sample(&self, hash: u32, now: u64, what: What, guard: &Guard) {
         if let Some(profiler) = &self.profiler {
             let is_due = profiler.push(guard.thread_index(), Sample { hash, now, what });
@@ -290,12 +297,11 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Simulates multiples of the current capacity from now on, after the user has set it.
+    /// Simulates multiples of the current capacity from now on.
     pub(super) fn resize_profile(&self) {
         if let Some(profiler) = &self.profiler {
             let mut simulation = profiler.flush();
             self.resize_simulation(profiler, &mut simulation, self.thread_states.capacity());
-            profiler.goal.store(0, Ordering::Relaxed);
         }
     }
 
@@ -327,12 +333,11 @@ impl<K, V> Engine<K, V> {
         let Some(mut simulation) = try_lock(&profiler.simulation) else {
             return;
         };
-        if !simulation.is_due() || profiler.goal.load(Ordering::Relaxed) != 0 {
-            return; // another thread was faster, or the last decision is not carried out yet
+        if !simulation.is_due() {
+            return; // another thread was faster
         }
         let capacity = self.thread_states.capacity();
         if simulation.capacity() != capacity {
-            // The user set it while the last decision was carried out.
             return self.resize_simulation(profiler, &mut simulation, capacity);
         }
         if !simulation.is_warm() {
@@ -344,15 +349,18 @@ impl<K, V> Engine<K, V> {
             return;
         };
         let advice = simulation.counters().advice(self.truth(profiler));
-        match autosize.goal(&advice) {
-            Some(goal) => {
-                self.resize_simulation(profiler, &mut simulation, goal);
-                profiler.goal.store(goal, Ordering::Relaxed);
-            }
-            None => {
-                simulation.halve_counts();
-                self.forget_truth(profiler, 2);
-            }
+        // A goal that was not approached for want of insertions may be replaced, or dropped.
+        profiler
+            .goal
+            .store(autosize.goal(&advice).unwrap_or(0), Ordering::Relaxed);
+        simulation.halve_counts();
+        self.forget_truth(profiler, 2);
+    }
+
+    /// Drops the last decision about the capacity, if it is not carried out yet.
+    pub(super) fn drop_goal(&self) {
+        if let Some(profiler) = &self.profiler {
+            profiler.goal.store(0, Ordering::Relaxed);
         }
     }
 
@@ -392,6 +400,7 @@ impl<K, V> Engine<K, V> {
         panics.catch(|| self.run_deferred(deferred, guard));
         if has_arrived {
             panics.catch(|| self.fit_table(false));
+            self.resize_profile();
         }
         panics.resume();
     }

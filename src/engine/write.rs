@@ -218,7 +218,13 @@ impl<K, V> Engine<K, V> {
             |header| self.is_expired(header, now) || accept(Self::view(header)),
             kill,
             &guard,
-        )?;
+        );
+        let Some(old) = old else {
+            if self.samples(hash) {
+                self.sample_removal(hash, &guard);
+            }
+            return None;
+        };
         let mut panics = Panics::default();
         let mut result = None;
         if !self.is_expired(old, now) {

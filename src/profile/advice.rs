@@ -1,7 +1,7 @@
 //! The advice: what the simulated sizes mean, as numbers and as a sentence.
 
 use super::optimum::optimal_hits;
-use super::{Counts, Figures, LRU, OWN, QUARTERS, SizeFigures, Truth, replay};
+use super::{Counts, Figures, LRU, OWN, QUARTERS, SizeFigures, Truth, quarters_of, replay};
 use std::fmt;
 
 /// With fewer sampled lookups, differences between sizes are noise.
@@ -135,7 +135,7 @@ impl Figures {
         };
         let (mut points, mut few_lookups, mut few_entries) = (Vec::new(), !self.is_warm, false);
         for (quarters, size) in QUARTERS.into_iter().zip(&self.sizes) {
-            let capacity = self.capacity.saturating_mul(quarters) / 4;
+            let capacity = quarters_of(self.capacity, quarters);
             if capacity > 0 && (self.weighted || quarters == 4 || capacity <= MOST) {
                 few_lookups |= size.counts.lookups < FEW;
                 few_entries |= self.weighted && size.share < 1.0 && size.entries < SMALL;

@@ -81,7 +81,7 @@ pub(crate) enum What {
     /// A lookup did not find it.
     Miss,
     Inserted(Traits),
-    /// It was removed by the user.
+    /// It was removed by the user. The cache may have evicted it before: larger ones have it.
     Removed,
 }
 
@@ -315,6 +315,7 @@ impl Simulation {
             What::Removed => {
                 let sizes = self.sizes.iter_mut().filter(|size| hash < size.threshold);
                 sizes.for_each(|size| size.mini.remove(hash));
+                self.seen.remove(hash);
             }
         }
         if self.weighted {
@@ -470,6 +471,7 @@ impl Simulation {
         for size in &mut self.sizes {
             size.mini.clear(scaled(size.capacity, size.threshold));
         }
+        self.seen = Seen::new();
         self.pending.fill(0);
     }
 

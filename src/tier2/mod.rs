@@ -1,4 +1,5 @@
-//! The second tier, without I/O: one cache in front of a Redis, coherent over processes.
+//! The second tier, without I/O: one cache in front of a Redis or of memcached servers, coherent
+//! over processes.
 //!
 //! Tier 1 is a cache in the process; tier 2 is a server that many processes share. This module
 //! decides what is sent to the server, what its answers mean, and what tier 1 may keep and for how
@@ -26,6 +27,7 @@ mod background;
 mod frame;
 mod generations;
 mod journal;
+pub mod memcached;
 mod namespace;
 mod node;
 mod operation;
@@ -59,6 +61,13 @@ pub struct Settings {
     pub journal: usize,
     /// How long an unconditional write that cannot be fenced may take until the server refuses it.
     pub write_window: u64,
+    /// Each node has its own copy of a namespace's generations, for the keys that it has: node n
+    /// has the one at place n. For servers that never hand a key on to another one. Otherwise
+    /// generations belong to ranges of a cluster's slots.
+    pub generation_per_node: bool,
+    /// The resolution of the servers' clocks in milliseconds. A clock of seconds is found out by
+    /// reading it when it is expected to tick.
+    pub clock_resolution: u64,
 }
 
 impl Default for Settings {
@@ -69,6 +78,8 @@ impl Default for Settings {
             canary_interval: 1_000_000_000,
             journal: 10_000,
             write_window: 200_000_000,
+            generation_per_node: false,
+            clock_resolution: 1,
         }
     }
 }

@@ -40,7 +40,9 @@ impl Namespace {
     ///
     /// A single server needs one. In a cluster each key is in the first slot of its range, so that
     /// values and their generation are mostly on one server. All processes that share the namespace
-    /// must have the same keys, whatever they know of the cluster.
+    /// must have the same keys, whatever they know of the cluster. With
+    /// [`Settings::generation_per_node`](super::Settings), the first one is that of node 0, and so
+    /// on.
     ///
     /// # Panics
     /// If there are none, or more than [`SLOTS`](super::SLOTS).
@@ -51,6 +53,11 @@ impl Namespace {
         );
         let mut state = self.0.tier.0.lock();
         state.set_generations(self.0.number, keys, &self.0.tier.0.stats);
+        if self.0.tier.0.settings.generation_per_node {
+            for node in 0..keys.len() as u32 {
+                state.set_generation_node(self.0.number, node, node);
+            }
+        }
     }
 
     /// Returns how many generations the namespace has: 0 before [`Self::set_generations`].

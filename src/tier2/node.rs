@@ -11,6 +11,11 @@ const CLOCK_AGE: u64 = 60_000 * MILLI;
 /// much.
 const GOOD_ROUND_TRIP: u64 = 20 * MILLI;
 
+/// By how much a clock of a coarse resolution may tick late.
+const TICK_DELAY: u64 = 50;
+/// Shortest time between two readings of a clock that is being found out.
+const BETWEEN_READINGS: u64 = 200 * MILLI;
+
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -161,6 +166,8 @@ pub(crate) struct Node {
     upper: i64,
     lower: i64,
     round_trip: u64,
+    /// Of its clock, in milliseconds.
+    resolution: u64,
     read_at: u64,
     tried_at: u64,
     pub(crate) link: Link,
@@ -195,6 +202,7 @@ impl Node {
             upper: 0,
             lower: 0,
             round_trip: u64::MAX,
+            resolution: settings.clock_resolution.max(1),
             read_at: 0,
             tried_at: 0,
             link: Link::Unknown,
@@ -277,6 +285,9 @@ impl Node {
     }
 
     fn read_clock(&mut self, server_ms: u64, sent: u64, now: u64) {
+        if self.resolution > 1 {
+            return self.read_coarse_clock(server_ms, sent, now);
+        }
         let round_trip = now.saturating_sub(sent);
         self.tried_at = now;
         if round_trip > self.round_trip && now < self.read_at.saturating_add(CLOCK_AGE) {
@@ -284,16 +295,45 @@ impl Node {
         }
         self.round_trip = round_trip;
         self.read_at = now;
-        let server = |ms: u64| i64::try_from(ms.saturating_mul(MILLI)).unwrap_or(i64::MAX / 2);
-        let local = |at: u64| i64::try_from(at).unwrap_or(i64::MAX / 2);
         // The server read its clock after `sent` and before `now`, and sent it without its
         // fraction.
-        self.upper = server(server_ms.saturating_add(1)).saturating_sub(local(sent));
-        self.lower = server(server_ms).saturating_sub(local(now));
+        self.upper = offset(server_ms.saturating_add(1), sent);
+        self.lower = offset(server_ms, now);
+    }
+
+    /// Narrows the bounds by a reading of a clock that ticks once per `resolution`.
+    fn read_coarse_clock(&mut self, server_ms: u64, sent: u64, now: u64) {
+        let upper = offset(
+            server_ms.saturating_add(self.resolution).saturating_add(TICK_DELAY),
+            sent,
+        );
+        let lower = offset(server_ms, now);
+        let is_first = self.round_trip == u64::MAX;
+        self.tried_at = now;
+        self.read_at = now;
+        (self.lower, self.upper) = if is_first {
+            (lower, upper)
+        } else if lower <= self.upper && self.lower <= upper {
+            (lower.max(self.lower), upper.min(self.upper))
+        } else {
+            // A tick was late, as after a stop of the server: wide bounds, which only shorten
+            // lifetimes, until further readings narrow them.
+            (lower.min(self.lower), upper.max(self.upper))
+        };
+        self.round_trip = self.upper.abs_diff(self.lower);
     }
 
     /// When the server's clock should be read again.
     pub(crate) fn read_clock_at(&self) -> u64 {
+        let resolution = self.resolution * MILLI;
+        if self.resolution > 1 && self.tried_at != 0 && self.round_trip > resolution / 5 && self.is_up() {
+            // At the tick, if it is in the middle of the bounds: each reading halves them.
+            let earliest = self.tried_at.saturating_add(BETWEEN_READINGS);
+            let middle = self.lower.midpoint(self.upper);
+            let since_tick = i64::try_from(earliest).unwrap_or(0).saturating_add(middle);
+            let rest = resolution - since_tick.rem_euclid(resolution as i64) as u64;
+            return earliest.saturating_add(rest);
+        }
         let age = if self.round_trip > GOOD_ROUND_TRIP {
             CLOCK_AGE / 60
         } else {
@@ -415,6 +455,12 @@ impl Node {
         }
         lost
     }
+}
+
+/// Returns server time less local time, nanoseconds.
+fn offset(server_ms: u64, local: u64) -> i64 {
+    let server = i64::try_from(server_ms.saturating_mul(MILLI)).unwrap_or(i64::MAX / 2);
+    server.saturating_sub(i64::try_from(local).unwrap_or(i64::MAX / 2))
 }
 
 fn server_ms(now: u64, offset: i64) -> u64 {

@@ -137,6 +137,12 @@ impl Tier {
         self.0.lock().node(node, &self.0.settings).epoch
     }
 
+    /// Returns the server's time at `now` in milliseconds, at least; of a node that was never
+    /// probed, a time that means nothing.
+    pub fn server_ms(&self, node: u32, now: u64) -> u64 {
+        self.0.lock().node(node, &self.0.settings).server_ms_upper(now)
+    }
+
     /// Returns whether reads are sent to the node.
     pub fn is_up(&self, node: u32) -> bool {
         self.0.lock().node(node, &self.0.settings).is_up()

@@ -39,6 +39,10 @@ pub(crate) fn reset_stats<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<
     })
 }
 
+pub(crate) fn capacity_now<C: CacheObject>(cache: &C, _: Args<'_, '_>, _: Python<'_>) -> PyResult<u64> {
+    Ok(cache.store().capacity())
+}
+
 pub(crate) fn advise<C: CacheObject>(cache: &C, _: Args<'_, '_>, py: Python<'_>) -> PyResult<Py<PyAny>> {
     Ok(cache.store().advise(py)?.into_any().unbind())
 }
@@ -132,6 +136,11 @@ Returns the counters by name as `stats` does, but counted since the cache was cr
 --
 
 Resets all counters.
+";
+            c"capacity_now" => $crate::cache_methods::capacity_now::<$this>, 0..=0, c"capacity_now($self, /)
+--
+
+Returns the capacity, in entries or weight: an `autosize` changes it.
 ";
             c"advise" => $crate::cache_methods::advise::<$this>, 0..=0, c"advise($self, /)
 --

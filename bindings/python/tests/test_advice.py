@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from random import Random
 from typing import Any
 
 import pytest
@@ -171,6 +172,36 @@ def test_autosize_follows_the_traffic(kind: str):
     for n in range(400_000):
         f(n % 50 if n % 4 else n)
     assert size() < 1_000
+
+
+def test_autosized_cache_shows_and_copies_its_capacity():
+    cache: hotset.Cache[int, int] = hotset.Cache(500, autosize=(100, 50_000, 0.95))
+    for n in range(100_000):
+        cache.get_or_load(n % 2_000, lambda key: key)
+    size = cache.stats().capacity
+    assert size is not None and size > 1_900
+    assert cache.maxsize == size and f"capacity={size}>" in repr(cache)
+    copied = cache.copy()
+    assert copied == cache and copied.maxsize == size
+    cache.resize(10)
+    assert cache.maxsize == 10 and cache.copy().maxsize == 10
+
+
+def test_removed_keys_do_not_count_as_possible_hits():
+    cache: hotset.Cache[int, int] = hotset.Cache(1_000, autosize=(100, 50_000, 0.95))
+    random = Random(3)
+    for _ in range(150_000):
+        cache.get_or_load(random.randrange(800), lambda key: key)
+        if random.random() < 0.2:
+            cache.pop(random.randrange(800), None)
+    assert cache.maxsize is not None and cache.maxsize < 1_100
+    advice = cache.advise()
+    assert advice.unbounded is None or abs(advice.unbounded - advice.hit_ratio) < 0.02
+    for n in range(150_000):
+        if n % 1_000 == 0:
+            cache.clear()
+        cache.get_or_load(random.randrange(800), lambda key: key)
+    assert cache.maxsize < 1_500
 
 
 def test_autosize_begins_within_its_bounds():

@@ -11,6 +11,9 @@ use std::borrow::Cow;
 impl Operation {
     /// Returns the place of the generation that the key's value carries.
     pub(super) fn group(&self, state: &State) -> u32 {
+        if self.tier.0.settings.generation_per_node {
+            return self.node;
+        }
         state.group_of(self.namespace().0.number, &self.key)
     }
 

@@ -173,7 +173,7 @@ impl Operation {
         self.place = node;
         if self.action == Action::ReadGeneration {
             let namespace = self.namespace().0.number;
-            let group = state.group_of(namespace, &self.key);
+            let group = self.group(&state);
             state.set_generation_node(namespace, group, node);
         } else {
             self.node = node;
@@ -204,6 +204,12 @@ impl Operation {
     /// never.
     pub fn not_after(&self) -> u64 {
         self.not_after
+    }
+
+    /// Returns the server's time when the command was issued, in milliseconds, at least.
+    pub(crate) fn server_ms(&self) -> u64 {
+        let state = self.tier.0.lock();
+        state.known(self.place).server_ms_upper(self.request.sent)
     }
 
     /// Returns the new soft end, server time in milliseconds.

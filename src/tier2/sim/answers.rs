@@ -4,6 +4,8 @@ use super::oracle::Key;
 use super::process::{Entry, State, Wanted, payload};
 use super::server::Answer;
 use super::world::{Duty, MS, World};
+use crate::tier2::memcached::Outcome;
+use crate::tier2::memcached::Step::{Again, End};
 use crate::tier2::{Action, Failure, Probe, Reply, slot};
 
 impl World {
@@ -56,6 +58,33 @@ impl World {
             Wanted::Answer => {
                 let fiber = &mut self.processes[process].fibers[number];
                 let at = fiber.at;
+                let call = &mut fiber.calls[at];
+                let operation = call.operation.as_mut().expect("driven");
+                let exchange = call.exchange.take();
+                let answer = match (exchange, answer) {
+                    (Some(mut exchange), Answer::Memcached(replies)) => {
+                        let puts = operation.action() == Action::Put && replies.len() == 1;
+                        let replies: Vec<&[u8]> = replies.iter().map(|reply| &**reply).collect();
+                        match exchange.replies(&replies, &self.processes[process].numbers) {
+                            // Of the control that puts without a comparison.
+                            _ if puts && !self.has(Duty::PutUnderCas) => Answer::Flag(true),
+                            Again => {
+                                self.processes[process].fibers[number].calls[at].exchange = Some(exchange);
+                                let node = self.operation(process, number, at).node();
+                                if !self.send_command(process, number, at, node) {
+                                    self.continue_calls(process, number);
+                                }
+                                return;
+                            }
+                            End(Outcome::Value(value)) => Answer::Value(value),
+                            End(Outcome::Flag(done)) => Answer::Flag(done),
+                            End(Outcome::Claim(won, value)) => Answer::Claim(won, value),
+                            End(Outcome::Failed(failure)) => Answer::Error(failure),
+                        }
+                    }
+                    (_, answer) => answer,
+                };
+                let fiber = &mut self.processes[process].fibers[number];
                 let call = &mut fiber.calls[at];
                 let operation = call.operation.as_mut().expect("driven");
                 let epoch = self.connections[connection].epoch;
@@ -172,6 +201,7 @@ impl World {
                 self.operation(process, number, at).step(now);
             } else {
                 operation.failed(now, failure);
+                fiber.calls[at].exchange = None;
             }
             return self.continue_calls(process, number);
         }

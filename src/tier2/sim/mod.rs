@@ -11,7 +11,9 @@ mod answers;
 mod background;
 mod cluster;
 mod exhaustive;
+pub(super) mod memcached;
 
+mod on_memcached;
 mod oracle;
 mod process;
 mod random;
@@ -22,6 +24,8 @@ mod transport;
 mod world;
 
 use super::Rule;
+#[cfg(test)]
+pub(super) use server::Item;
 use std::collections::BTreeSet;
 
 /// Which rules are turned off.

@@ -2,6 +2,7 @@
 
 use super::oracle::{Begun, Key};
 use super::world::{Duty, MS, World};
+use crate::tier2::memcached::{CasNumbers, Exchange};
 use crate::tier2::{Namespace, Operation, Tier, slot};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -78,6 +79,8 @@ pub(super) struct Call {
     pub(super) slept: bool,
     /// The command is sent again behind ASKING.
     pub(super) asking: bool,
+    /// The action in progress on memcached.
+    pub(super) exchange: Option<Exchange>,
     pub(super) drops: u32,
     pub(super) ended: bool,
 }
@@ -143,6 +146,8 @@ pub(super) struct Process {
     /// For the controls: what a thread last knew.
     pub(super) trusted: bool,
     pub(super) wrote_at: BTreeMap<Key, u64>,
+    /// Of memcached's items.
+    pub(super) numbers: CasNumbers,
 }
 
 /// Keys of the simulation; odd ones have the tag.
@@ -297,6 +302,7 @@ impl World {
             tracking: BTreeMap::new(),
             trusted: true,
             wrote_at: BTreeMap::new(),
+            numbers: CasNumbers::default(),
         });
         self.processes.len() - 1
     }
@@ -369,6 +375,7 @@ impl World {
             joined: false,
             slept: false,
             asking: false,
+            exchange: None,
             drops: 0,
             ended: false,
         }

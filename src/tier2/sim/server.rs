@@ -1,15 +1,17 @@
-//! A model of Redis: keys, expirations, scripts, tracking messages, eviction, failover.
+//! A model of Redis: keys, expirations, scripts, tracking messages, eviction, failover. Where `cas`
+//! is set, it is a memcached.
 
+use super::memcached::{self, Cas};
 use crate::tier2::{Failure, HEAD, Kind, Parsed, SOFT_END, parse};
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Clone, Debug)]
-pub(super) struct Item {
-    pub(super) value: Vec<u8>,
-    pub(super) expires: Option<u64>,
+pub(in crate::tier2) struct Item {
+    pub(in crate::tier2) value: Vec<u8>,
+    pub(in crate::tier2) expires: Option<u64>,
 }
 
-pub(super) type Data = BTreeMap<Vec<u8>, Item>;
+pub(in crate::tier2) type Data = BTreeMap<Vec<u8>, Item>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Command {
@@ -59,13 +61,17 @@ pub(super) enum Command {
         key: Vec<u8>,
     },
     Kill(usize),
+    /// What an exchange sends in one packet.
+    Memcached(Vec<Vec<u8>>),
 }
 
 impl Command {
     /// The keys that decide which node executes it, in the order of its parts.
     pub(super) fn keys(&self) -> Vec<&[u8]> {
         match self {
-            Self::Hello | Self::Subscribe | Self::Ping(_) | Self::Canary(_) | Self::Kill(_) => Vec::new(),
+            Self::Hello | Self::Subscribe | Self::Ping(_) | Self::Canary(_) | Self::Kill(_) | Self::Memcached(_) => {
+                Vec::new()
+            }
             Self::Claim { target, key, .. } => vec![target, key],
             Self::Get(key)
             | Self::SetNxGet { key, .. }
@@ -98,6 +104,8 @@ pub(super) enum Answer {
     /// The key's slot is on its way to another node, and the key is not here.
     Ask(u32),
     Pong(u64),
+    /// Whole replies of memcached.
+    Memcached(Vec<Vec<u8>>),
     Reset,
 }
 
@@ -129,6 +137,8 @@ pub(super) struct Server {
     pub(super) clock: i64,
     pub(super) executed: u64,
     pub(super) fences: bool,
+    /// It is a memcached, whose items have these CAS numbers.
+    pub(super) cas: Option<Cas>,
 }
 
 impl Server {
@@ -145,6 +155,7 @@ impl Server {
             clock: 1_000_000,
             executed: 0,
             fences: true,
+            cas: None,
         }
     }
 
@@ -232,8 +243,21 @@ impl Server {
         match command {
             Command::Hello => Answer::Hello {
                 identity: self.identity.clone(),
-                server_ms: wall,
+                // memcached has whole seconds.
+                server_ms: if self.cas.is_some() { wall / 1_000 * 1_000 } else { wall },
             },
+            Command::Memcached(commands) => {
+                let cas = self.cas.as_mut().expect("sent to a memcached");
+                let full = self.faults.oom;
+                let replies = commands.iter().map(|command| {
+                    if full && command.starts_with(b"ms ") {
+                        memcached::refuse(&mut self.data, command)
+                    } else {
+                        memcached::execute(&mut self.data, cas, command, wall)
+                    }
+                });
+                Answer::Memcached(replies.collect())
+            }
             Command::Subscribe if self.faults.refuses_bus => Answer::Error(Failure::NoPermission),
             Command::Subscribe => {
                 self.trackers.push(connection);

@@ -4,6 +4,7 @@ use super::oracle::Key;
 use super::process::{Call, State, Step, Wanted, encoded, key_of, key_text, payload};
 use super::server::Command;
 use super::world::{Duty, MS, TIMEOUT, World};
+use crate::tier2::memcached::{Exchange, Protocol};
 use crate::tier2::{Action, Failure, Operation, Parsed, parse, slot};
 
 impl World {
@@ -302,6 +303,7 @@ impl World {
     pub(super) fn send_command(&mut self, process: usize, number: usize, at: usize, node: u32) -> bool {
         let now = self.now;
         let Some((connection, known)) = self.take(process, node) else {
+            self.processes[process].fibers[number].calls[at].exchange = None;
             self.operation(process, number, at).failed(now, Failure::Refused);
             return false;
         };
@@ -312,7 +314,38 @@ impl World {
         self.send_on(process, number, at, connection)
     }
 
+    /// Sends the next commands of the action in progress on memcached.
+    fn send_exchange(&mut self, process: usize, number: usize, at: usize, connection: usize) -> bool {
+        let (puts_under_cas, by_connection) = (self.has(Duty::PutUnderCas), self.has(Duty::CasOfConnection));
+        let one = &mut self.processes[process];
+        let call = &mut one.fibers[number].calls[at];
+        let about = call.about.clone();
+        let operation = call.operation.as_ref().expect("driven");
+        let value = || [operation.head(0, 0), encoded(call.value.expect("loaded"))].concat();
+        let value = matches!(operation.action(), Action::Fill | Action::Put).then(value);
+        let exchange = call
+            .exchange
+            .get_or_insert_with(|| Exchange::new(operation, operation.target(), operation.key(), value.as_deref()));
+        // Connections are numbered in the order in which they were opened.
+        let serial = if by_connection { connection as u64 } else { 0 };
+        let mut commands = exchange.requests(Protocol::Meta, serial, &one.numbers);
+        if operation.action() == Action::Put && !puts_under_cas {
+            let value = value.expect("of a write");
+            let line = format!(
+                "ms {} {} T9\r\n",
+                String::from_utf8_lossy(operation.target()),
+                value.len()
+            );
+            commands = vec![[line.as_bytes(), &value, b"\r\n"].concat()];
+        }
+        let request = self.send(connection, Command::Memcached(commands), about);
+        self.wait_for(process, number, connection, request, Wanted::Answer)
+    }
+
     pub(super) fn send_on(&mut self, process: usize, number: usize, at: usize, connection: usize) -> bool {
+        if self.options.memcached {
+            return self.send_exchange(process, number, at, connection);
+        }
         let call = &mut self.processes[process].fibers[number].calls[at];
         let value = call.value;
         let about = call.about.clone();

@@ -5,6 +5,7 @@
 //! closed a connection may arrive at any later time, as it does where the kernel sends it again.
 //! Time passes when a timer is chosen.
 
+use super::memcached::{self, Cas};
 use super::oracle::Oracle;
 use super::process::{Process, State, generation_keys};
 use super::server::{Answer, Command, Server};
@@ -49,6 +50,12 @@ pub(super) enum Duty {
     /// Generations belong to ranges of slots, and not to the servers that have these when a process
     /// starts.
     GenerationBySlots,
+    /// memcached compares CAS numbers.
+    CasCompared,
+    /// A CAS number is sent only on a connection that was open when it was read.
+    CasOfConnection,
+    /// A value is put in the place of a placeholder, under its CAS number.
+    PutUnderCas,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +64,8 @@ pub(super) struct Options {
     pub(super) namespace: NamespaceSettings,
     pub(super) mends_off: BTreeSet<Rule>,
     pub(super) duties_off: BTreeSet<Duty>,
+    /// The servers are memcached.
+    pub(super) memcached: bool,
 }
 
 impl Default for Options {
@@ -73,6 +82,7 @@ impl Default for Options {
             namespace,
             mends_off: BTreeSet::new(),
             duties_off: BTreeSet::new(),
+            memcached: false,
         }
     }
 }
@@ -142,6 +152,10 @@ pub(super) struct World {
     pub(super) steps: u64,
 }
 
+fn new_cas(options: &Options) -> Cas {
+    Cas::new(options.duties_off.contains(&Duty::CasCompared))
+}
+
 impl World {
     pub(super) fn new(options: Options, nodes: usize) -> Self {
         let servers = (0..nodes).map(|node| Server::new(&format!("server {node}"))).collect();
@@ -165,6 +179,10 @@ impl World {
         for server in &mut world.servers {
             server.faults.silent_remove = world.options.duties_off.contains(&Duty::Announce);
             server.faults.expire_spares_leases = world.options.duties_off.contains(&Duty::ExpireRemovesLeases);
+            if world.options.memcached {
+                server.cas = Some(new_cas(&world.options));
+                server.fences = false;
+            }
         }
         world
     }
@@ -415,6 +433,14 @@ impl World {
                 Answer::Flag(true)
             )
         );
+        let changes = changes
+            || match (&packet.command, &answer) {
+                (Command::Memcached(commands), Answer::Memcached(replies)) => commands
+                    .iter()
+                    .zip(replies)
+                    .any(|(command, reply)| memcached::changes(command, reply)),
+                _ => false,
+            };
         self.note(|| {
             format!(
                 "  c{at} server {number} {}: {}",
@@ -503,6 +529,10 @@ impl World {
         one.identity = identity.into();
         one.data.clear();
         one.past.clear();
+        if self.options.memcached {
+            // They begin anew, too.
+            one.cas = Some(new_cas(&self.options));
+        }
         self.oracle.failover();
     }
 
@@ -615,6 +645,13 @@ pub(super) fn brief(command: &Command) -> String {
         Command::Touch { key, .. } => format!("TOUCH {}", text(key)),
         Command::Claim { target, .. } => format!("CLAIM {}", text(target)),
         Command::Kill(connection) => format!("KILL c{connection}"),
+        Command::Memcached(commands) => {
+            let lines = commands.iter().map(|command| {
+                let end = command.iter().position(|&byte| byte == b'\r').unwrap_or(command.len());
+                text(&command[..end])
+            });
+            lines.collect::<Vec<_>>().join(", ")
+        }
     }
 }
 
@@ -635,6 +672,10 @@ fn brief_answer(answer: &Answer) -> String {
         Answer::Value(None) => "nil".into(),
         Answer::Claim(won, value) => format!("{won} {}", value.as_deref().map_or("nil".into(), show)),
         Answer::Hello { identity, .. } => text(identity),
+        Answer::Memcached(replies) => replies
+            .iter()
+            .map(|reply| text(&reply[..reply.len().min(16)]))
+            .collect(),
         other => format!("{other:?}"),
     }
 }

@@ -19,7 +19,7 @@ from hotset._types import AsyncCached, Cached, Decorator, P, R, SharedDecorator,
 from hotset._types import CachedClassMethod as TypedClassMethod
 
 if TYPE_CHECKING:
-    from hotset.tier2 import Redis
+    from hotset.tier2 import Memcached, Redis
 
 
 @overload
@@ -35,7 +35,7 @@ def cached(function: Callable[P, R], /) -> Cached[P, R]: ...
 @overload
 def cached(
     *,
-    tier2: Redis,
+    tier2: Redis | Memcached,
     local_ttl: Seconds | None = None,
     maxsize: int | EllipsisType | None = ...,
     policy: Policy = "tinylfu",
@@ -113,7 +113,7 @@ def cached(
     snapshot: Path | None = None,
     codec: CodecName | Serializer = "values",
     schema: Schema = None,
-    tier2: Redis | None = None,
+    tier2: Redis | Memcached | None = None,
     local_ttl: Seconds | None = None,
 ) -> Any:
     """Caches the results of a function, an `async def`, a method or a property.
@@ -163,7 +163,8 @@ def cached(
         schema: A number or string that must be changed whenever the function, or the meaning of its
             results, changes: a file with another schema, of another codec or of another function is
             not loaded.
-        tier2: A `hotset.tier2.Redis`: results are shared with other processes. See "Second tier".
+        tier2: A `hotset.tier2.Redis` or `Memcached`: results are shared with other processes. See
+            "Second tier".
         local_ttl: With `tier2`, the seconds for which a result stays in this process without new
             confirmation.
 

@@ -325,6 +325,9 @@ class Memo:
     def reset_stats(self) -> None:
         """Resets all counters."""
 
+    def capacity_now(self) -> int:
+        """Returns the capacity, in entries or weight: an `autosize` changes it."""
+
     def advise(self) -> dict[str, Any]:
         """Returns the fields of `hotset.Advice` by name.
 
@@ -539,6 +542,9 @@ class Cache:
     def reset_stats(self) -> None:
         """Resets all counters."""
 
+    def capacity_now(self) -> int:
+        """Returns the capacity, in entries or weight: an `autosize` changes it."""
+
     def advise(self) -> dict[str, Any]:
         """Returns the fields of `hotset.Advice` by name.
 
@@ -666,6 +672,62 @@ class Cache:
 def bulk_strings(data: bytes, /) -> list[bytes | None] | None:
     """Returns the reply in these bytes if it is a whole array of bulk strings; else None."""
 
+def memcached_replies(data: bytes, /) -> tuple[list[bytes], int]:
+    """Splits received bytes into whole replies.
+
+    Returns:
+        The replies, and how many bytes they have.
+
+    Raises:
+        ValueError: The bytes are no replies, or the server lacks a command.
+    """
+
+def memcached_value(reply: bytes, /) -> bytes | None:
+    """Returns the value in a whole reply to a read; None if there is no item.
+
+    Raises:
+        RuntimeError: It is an error reply.
+    """
+
+def memcached_expiration(px: int, server_ms: int, /) -> int:
+    """Returns the expiration time of an item that must live for `px` milliseconds."""
+
+@final
+class Memcached:
+    """The servers of a tier, and the CAS numbers that this process knows. For any thread."""
+
+    def __new__(cls, names: list[bytes], /) -> Self: ...
+    def node_of(self, key: bytes, /) -> int:
+        """Returns the place of the server that has `key`, by pymemcache's rendezvous hashing."""
+
+@final
+class MemcachedExchange:
+    """One action of an operation on memcached, from its first request to its outcome."""
+
+    VALUE: int
+    FLAG: int
+    CLAIM: int
+    FAILED: int
+
+    def __new__(cls, operation: Operation, target: bytes, key: bytes, value: bytes | None = None, /) -> Self: ...
+    def requests(self, memcached: Memcached, serial: int, meta: bool, /) -> list[bytes]:
+        """Returns the next commands, each of which has one reply.
+
+        Args:
+            memcached: The servers.
+            serial: The number of the connection: the connections of a server are numbered in the
+                order in which they were opened.
+            meta: Whether the server has meta commands.
+        """
+
+    def replies(self, memcached: Memcached, replies: list[bytes], /) -> tuple[int, Any] | tuple[int, bool, bytes | None] | None:
+        """Takes the replies to the last commands.
+
+        Returns:
+            None: `requests` must be sent again. Otherwise the outcome: VALUE and the value, FLAG
+            and a bool, CLAIM, a bool and the value, or FAILED and the kind of the failure.
+        """
+
 # The second tier: the protocol without I/O. Times are int nanoseconds of one clock
 # (CLOCK_BOOTTIME), passed in; `px` is milliseconds.
 
@@ -686,6 +748,8 @@ class Tier2:
         canary_interval: int = 1_000_000_000,
         journal: int = 10_000,  # keys; an overflow bumps the namespaces instead
         write_window: int = 200_000_000,  # how late a PUT that cannot be fenced may be executed
+        generation_per_node: bool = False,  # each server has its own copy: memcached
+        clock_resolution: int = 1,  # milliseconds
     ) -> Self: ...
     @property
     def trusted_until(self) -> int:
@@ -747,6 +811,9 @@ class Tier2:
 
     def set_serving(self, node: int, serving: bool, now: int, /) -> None:
         """Reports whether `node` serves slots of the cluster."""
+
+    def server_ms(self, node: int, now: int, /) -> int:
+        """Returns the server's time in milliseconds, at least."""
 
     def is_up(self, node: int, /) -> bool:
         """Returns whether the node answers."""

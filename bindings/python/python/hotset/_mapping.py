@@ -584,6 +584,8 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     def maxsize(self) -> int | None:
         """The capacity in entries, or in weight with a `max_weight`; None without a bound."""
         settings = self._settings
+        if settings["autosize"] is not None:
+            return self.capacity_now()
         return cast("int | None", settings["maxsize"] if settings["max_weight"] is None else settings["max_weight"])
 
     @property
@@ -626,7 +628,12 @@ class Cache(_hotset.Cache, MutableMapping[K, V]):
     __copy__ = copy
 
     def _empty(self) -> Self:
-        return cast(Self, cast(Any, Cache).__new__(type(self), **self._settings))
+        create = partial(cast(Any, Cache).__new__, type(self))
+        if self._settings["autosize"] is None:
+            return cast(Self, create(**self._settings))
+        other: Self = create(**self._first_settings)
+        other.resize(self.capacity_now())
+        return other
 
     def __or__(self, other: Mapping[K, V]) -> Self:
         if not _is_mapping(other):

@@ -7,6 +7,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 impl Store {
+    pub(crate) fn capacity(&self) -> u64 {
+        self.cache.capacity()
+    }
+
     /// Returns the fields of `hotset.Advice` by name.
     pub(crate) fn advise<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         // Other threads may run while the optimum is computed.

@@ -2,6 +2,7 @@
 //! Python code.
 
 mod checks;
+mod memcached;
 mod operation;
 mod reads;
 
@@ -42,14 +43,27 @@ impl PyTier {
 #[pymethods]
 impl PyTier {
     #[new]
-    #[pyo3(signature = (seed, *, bus=true, max_lag=2_500_000_000, canary_interval=1_000_000_000, journal=10_000, write_window=200_000_000))]
-    fn new(seed: u64, bus: bool, max_lag: u64, canary_interval: u64, journal: usize, write_window: u64) -> Self {
+    #[pyo3(signature = (seed, *, bus=true, max_lag=2_500_000_000, canary_interval=1_000_000_000, journal=10_000, write_window=200_000_000,
+                        generation_per_node=false, clock_resolution=1))]
+    #[allow(clippy::too_many_arguments)] // Python's are named.
+    fn new(
+        seed: u64,
+        bus: bool,
+        max_lag: u64,
+        canary_interval: u64,
+        journal: usize,
+        write_window: u64,
+        generation_per_node: bool,
+        clock_resolution: u64,
+    ) -> Self {
         let settings = Settings {
             bus,
             max_lag,
             canary_interval,
             journal,
             write_window,
+            generation_per_node,
+            clock_resolution,
         };
         Self {
             tier: Tier::new(seed, settings),
@@ -164,6 +178,12 @@ impl PyTier {
     #[pyo3(signature = (node, /))]
     fn epoch(&self, node: u32) -> PyResult<u32> {
         Ok(self.tier.epoch(checked_node(node)?))
+    }
+
+    /// Returns the server's time in milliseconds, at least.
+    #[pyo3(signature = (node, now, /))]
+    fn server_ms(&self, node: u32, now: u64) -> PyResult<u64> {
+        Ok(self.tier.server_ms(checked_node(node)?, now))
     }
 
     /// Returns whether the node answers.
@@ -526,5 +546,10 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Namespace>()?;
     module.add_class::<Reads>()?;
     module.add_function(wrap_pyfunction!(reads::bulk_strings, module)?)?;
+    module.add_class::<memcached::PyMemcached>()?;
+    module.add_class::<memcached::PyExchange>()?;
+    module.add_function(wrap_pyfunction!(memcached::memcached_replies, module)?)?;
+    module.add_function(wrap_pyfunction!(memcached::memcached_value, module)?)?;
+    module.add_function(wrap_pyfunction!(memcached::memcached_expiration, module)?)?;
     module.add_class::<Operation>()
 }

@@ -17,6 +17,10 @@ impl Operation {
     pub(super) fn new(operation: tier2::Operation) -> Self {
         Self(operation)
     }
+
+    pub(super) fn core(&self) -> &tier2::Operation {
+        &self.0
+    }
 }
 
 /// Returns the server's reply in the form that the action expects.

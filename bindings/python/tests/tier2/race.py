@@ -1,7 +1,7 @@
 """Processes that read, load and invalidate the same keys while servers and networks fail; every
 read is checked.
 
-    race.py [--seconds 60] [--processes 4] [--quiet] [--sabotage deaf]
+    race.py [--seconds 60] [--processes 4] [--quiet] [--sabotage deaf] [--memcached]
 
 The source is an array in shared memory: a version per key, which its writer raises before it
 invalidates the key. A read is judged by what was true when it began:
@@ -9,15 +9,18 @@ invalidates the key. A read is judged by what was true when it began:
 - in the process that invalidated a key, no read begun afterwards returns an older version (read
   your writes);
 - in another process, a read returns a version older than the newest confirmed invalidation only
-  within the bound: what the bus may lag (2.5 s), or `local_ttl` around an outage.
+  within the bound: what the bus may lag (2.5 s), or `local_ttl` around an outage; on memcached
+  always `local_ttl`.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import mmap
 import os
 import random
+import re
 import signal
 import struct
 import sys
@@ -28,10 +31,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from servers import Server  # noqa: E402
+from servers import MemcachedServer, Server  # noqa: E402
 
 import hotset  # noqa: E402
-from hotset.tier2 import Redis, _bus, _cache_loads, _clock, _commands, _session  # noqa: E402
+from hotset.tier2 import Memcached, Redis, _bus, _cache_loads, _clock, _commands, _session  # noqa: E402
 
 KEYS = 64
 # Invalidations that are remembered for each key.
@@ -39,6 +42,7 @@ DEPTH = 4096
 # Around outages it is the bound, otherwise it must not be what ends an old value.
 LOCAL_TTL_WITH_FAULTS = 4.0
 LOCAL_TTL = 60.0
+LOCAL_TTL_ON_MEMCACHED = 1.0
 MAX_LAG = 2.5
 # How long a thread that is ready may have to wait for a processor.
 SLACK = 1.5
@@ -86,9 +90,15 @@ class Player:
         self.chance = random.Random(seed)
         self.own = [key for key in range(KEYS) if key % processes == number]
         self.own_versions = dict.fromkeys(self.own, 0)
-        local_ttl = LOCAL_TTL_WITH_FAULTS if has_faults else LOCAL_TTL
-        self.bound = (max(MAX_LAG, local_ttl) if has_faults else MAX_LAG) + SLACK
-        self.cache = hotset.TieredCache(Redis(url, prefix="race"), "race", ttl=3600, local_ttl=local_ttl)
+        if url.startswith("memcached://"):
+            local_ttl = LOCAL_TTL_ON_MEMCACHED
+            self.bound = local_ttl + SLACK
+            shop = Memcached(url, prefix="race")
+        else:
+            local_ttl = LOCAL_TTL_WITH_FAULTS if has_faults else LOCAL_TTL
+            self.bound = (max(MAX_LAG, local_ttl) if has_faults else MAX_LAG) + SLACK
+            shop = Redis(url, prefix="race")
+        self.cache = hotset.TieredCache(shop, "race", ttl=3600, local_ttl=local_ttl)
         self.reads = self.stale = self.loads = self.writes = 0
         self.oldest = 0.0
         self.wrong = []
@@ -219,6 +229,26 @@ class Player:
         self.is_stopped = True
 
 
+def trouble_memcached(nodes, end, chance, faults):
+    """Does harm to some of the servers until then; returns what it did."""
+    done = []
+    while time.monotonic() < end - 6:
+        time.sleep(chance.uniform(0.2, 2))
+        fault, server = chance.choice(faults), chance.choice(nodes)
+        done.append(fault)
+        if fault == "flush":
+            server.ask("flush_all")
+        elif fault == "stop":
+            server.stop()
+            time.sleep(chance.uniform(0.1, 2))
+            server.resume()
+        elif fault == "restart":
+            server.kill()
+            time.sleep(chance.uniform(0, 1))
+            server.start()
+    return done
+
+
 def trouble(server, end, chance, faults):
     """Does harm to the server until then; returns what it did."""
     done = []
@@ -250,6 +280,7 @@ def trouble(server, end, chance, faults):
 
 
 FAULTS = ("kill connections", "kill bus", "flush", "pause", "stop", "restart")
+FAULTS_OF_MEMCACHED = ("flush", "stop", "restart")
 
 
 def sabotage(what):
@@ -263,11 +294,24 @@ def sabotage(what):
     elif what == "stale fill":
         # A load fills whatever happened since it began.
         _commands.SWAP_SCRIPT = _commands.Script("redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1")
+        begin = _session.Session.__init__
+
+        def patched(self, options):
+            begin(self, options)
+            if self.memcached is not None:
+                self.pack = _pack_without_comparison
+
+        _session.Session.__init__ = patched
     elif what == "forget":
         # What was not confirmed is not repeated.
         _bus.BusThread._perform = _without_replays(_bus.BusThread._perform)
     elif what is not None:
         raise ValueError(what)
+
+
+def _pack_without_comparison(commands):
+    """Sends memcached's commands without their CAS numbers."""
+    return re.sub(rb"^(ms \S+ \d+ T\d+) C\d+", rb"\1", b"".join(commands), flags=re.MULTILINE)
 
 
 def _without_replays(turn):
@@ -282,12 +326,20 @@ def _without_replays(turn):
     return replaced
 
 
-def race(seconds, processes=4, faults=FAULTS, seed=None, broken=None):
-    """Runs the race; returns what each process reports. `broken`: what is sabotaged."""
+def race(seconds, processes=4, faults=FAULTS, seed=None, broken=None, memcached=False):
+    """Runs the race; returns what each process reports. `broken`: what is sabotaged; `memcached`:
+    whether to use three memcached servers instead of Redis.
+    """
     seed = random.randrange(2**32) if seed is None else seed
     chance = random.Random(seed)
     registry = Registry()
-    with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        if memcached:
+            nodes = [stack.enter_context(MemcachedServer()) for _ in range(3)]
+            url = "memcached://" + ",".join(node.address for node in nodes)
+        else:
+            server = stack.enter_context(Server(Path(folder)))
+            url = server.url
         children = []
         try:
             for number in range(processes):
@@ -298,7 +350,7 @@ def race(seconds, processes=4, faults=FAULTS, seed=None, broken=None):
                     try:
                         os.close(reader)
                         sabotage(broken)
-                        player = Player(registry, server.url, number, processes, seed + number, bool(faults))
+                        player = Player(registry, url, number, processes, seed + number, bool(faults))
                         report = player.play(seconds, is_async=number == 1)
                         os.write(writer, json.dumps(report).encode())
                         status = 0
@@ -306,7 +358,10 @@ def race(seconds, processes=4, faults=FAULTS, seed=None, broken=None):
                         os._exit(status)
                 os.close(writer)
                 children.append((pid, reader))
-            done = trouble(server, time.monotonic() + seconds, chance, faults) if faults else []
+            end = time.monotonic() + seconds
+            done = []
+            if faults:
+                done = trouble_memcached(nodes, end, chance, faults) if memcached else trouble(server, end, chance, faults)
             reports = []
             for pid, reader in children:
                 with os.fdopen(reader, "rb") as pipe:
@@ -327,9 +382,13 @@ def main():
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--quiet", action="store_true", help="no faults")
+    parser.add_argument("--memcached", action="store_true", help="three memcached servers instead of Redis")
     parser.add_argument("--sabotage", choices=("deaf", "keep", "stale fill", "forget"))
     arguments = parser.parse_args()
-    outcome = race(arguments.seconds, arguments.processes, () if arguments.quiet else FAULTS, arguments.seed, arguments.sabotage)
+    faults = FAULTS_OF_MEMCACHED if arguments.memcached else FAULTS
+    outcome = race(
+        arguments.seconds, arguments.processes, () if arguments.quiet else faults, arguments.seed, arguments.sabotage, arguments.memcached
+    )
     for report in outcome["processes"]:
         print(report)
     print("seed", outcome["seed"], "faults", outcome["faults"])

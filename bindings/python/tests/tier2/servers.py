@@ -1,4 +1,4 @@
-"""Redis servers for the tests: on free ports of loopback, in temporary folders, ended by pid."""
+"""Redis and memcached servers for the tests: on free ports of loopback, ended by pid."""
 
 import os
 import shutil
@@ -13,6 +13,7 @@ from pathlib import Path
 HAS_REDIS = shutil.which("redis-server") is not None
 HAS_SENTINEL = shutil.which("redis-sentinel") is not None
 VALKEY = shutil.which("valkey-server")
+HAS_MEMCACHED = shutil.which("memcached") is not None
 
 
 def free_port() -> int:
@@ -154,6 +155,69 @@ class Server:
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             # (A stopped process dies of SIGKILL, too.)
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class MemcachedServer:
+    """A memcached that can be stopped, continued, killed and started again on the same port."""
+
+    def __init__(self, *settings: str, path: str | None = None) -> None:
+        self.port = free_port()
+        self.path = path
+        self._settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return self.path or f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"memcached://{self.address}"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> None:
+        where = ["-s", self.path] if self.path else ["-l", "127.0.0.1", "-p", str(self.port)]
+        # (Without threads of its own for large items, whose settings differ between versions.)
+        command = ["memcached", "-u", "nobody" if self.path is None else "root", *where, "-U", "0", *self._settings]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(self._answers, what=f"memcached at {self.address}")
+
+    def _answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None, "memcached ended"
+        return self.ask("version").startswith("VERSION")
+
+    def ask(self, line: str, block: bytes | None = None) -> str:
+        """Sends one command, and returns the first line of the reply."""
+        family = socket.AF_UNIX if self.path else socket.AF_INET
+        with socket.socket(family) as plain:
+            plain.settimeout(5)
+            plain.connect(self.path or ("127.0.0.1", self.port))
+            plain.sendall(line.encode() + b"\r\n" + (b"" if block is None else block + b"\r\n"))
+            return plain.makefile("rb").readline().decode().strip()
+
+    def stop(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+        # (All of its threads have stopped then.)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
 

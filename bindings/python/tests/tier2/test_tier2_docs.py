@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import servers
 from servers import wait_until
 
 import hotset.tier2
@@ -31,6 +32,18 @@ def test_the_pages_python_runs_as_printed(server, tmp_path):
     program.write_text("\n".join(blocks(PAGE, "python")).replace("redis://localhost:6379/0", server.url))
     done = run(program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_the_python_of_the_page_on_memcached_runs(tmp_path):
+    if not servers.HAS_MEMCACHED:
+        pytest.skip("there is no memcached: make tools-memcached")
+    with servers.MemcachedServer() as one, servers.MemcachedServer() as two:
+        text = "\n".join(blocks(PAGE.with_name("in-front-of-memcached.md"), "python"))
+        text = text.replace("10.0.0.1:11211", one.address).replace("10.0.0.2:11211", two.address)
+        program = tmp_path / "page.py"
+        program.write_text(text + "\nassert shop.stats()['last_failure'] is None")
+        done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_check_of_the_page_names_errors(tmp_path):

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hotset
+from hotset.tier2 import Redis
 from hotset.tier2._client import greeting_of, slot_of, slots_of
 from hotset.tier2._errors import Failed
 from hotset.tier2._keys import KeyTextError, arguments_of, hashed, quote_name, text_of, unquote_name
@@ -320,3 +322,9 @@ def test_malformed_slots_are_failures(reply):
 
 def test_slots_without_a_host_are_of_the_queried_node():
     assert slots_of([[0, 5, [b"", 7000, b"id"], [b"h", 7001]], [6, 9, [b"h", 7001]]], ("asked", 1)) == {("asked", 7000): [(0, 5)], ("h", 7001): [(6, 9)]}
+
+
+@pytest.mark.parametrize(("bus", "seconds"), [("auto", 60), (None, 5)])
+def test_default_local_ttl_is_that_of_the_bus(bus, seconds):
+    shop = Redis("redis://127.0.0.1:1/0", prefix="shop", bus=bus)
+    assert hotset.TieredCache(shop, f"bus {bus}", ttl=300)._space.settings.local_ttl == seconds * 10**9

@@ -12,7 +12,7 @@ import threading
 import time
 
 import hotset
-from hotset.tier2 import Redis
+from hotset.tier2 import Memcached, Redis
 
 
 def say(**what):
@@ -62,7 +62,7 @@ def lead(prices, key, seconds):
 
 def main():
     url, what, *rest = sys.argv[1:]
-    shop = Redis(url, prefix="shop")
+    shop = Memcached(url, prefix="shop") if url.startswith("memcached://") else Redis(url, prefix="shop")
     prices = hotset.TieredCache(shop, "prices", ttl=300)
     if what == "herd":
         herd(prices, int(rest[0]), float(rest[1]))

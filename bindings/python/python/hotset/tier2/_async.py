@@ -8,11 +8,11 @@ not arrive in time ends the connection for all requests queued after it.
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, final
 
-from hotset.tier2._client import GREETING, GREETING_REPLIES, Address, Greeting, Locate, ServerSettings, aconnect, greeting_of
+from hotset.tier2._client import GREETING, GREETING_REPLIES, Address, Locate, ServerSettings, aconnect, greeting_of
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Failed, Kind
 from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, bulk_strings
@@ -23,11 +23,11 @@ _CERTIFICATES: Final = 0.5
 _Waiting = tuple["asyncio.Future[Any]", int, float]
 
 
-@final
 class AsyncConnection(asyncio.Protocol):
     """A connection to one server, for all tasks of one event loop."""
 
-    greeting: Greeting
+    greeting: Any
+    """What the server reported on this connection: a `Greeting`, or that of another protocol."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter, address: Address, timeout: float) -> None:
         self._loop = loop
@@ -36,7 +36,7 @@ class AsyncConnection(asyncio.Protocol):
         self._transport = transport
         self._address = address
         self._timeout = timeout
-        self._parser = Parser()
+        self._parser: Any = self._make_parser()
         # In the order of the requests: a future, its number of replies (0: one alone), and the
         # deadline.
         self._waiting: deque[_Waiting] = deque()
@@ -47,7 +47,11 @@ class AsyncConnection(asyncio.Protocol):
         self.is_closed = False
         transport.set_protocol(self)
 
-    def get(self, packed: bytes) -> "asyncio.Future[Any]":
+    @staticmethod
+    def _make_parser() -> Any:
+        return Parser()
+
+    def get(self, packed: bytes) -> Awaitable[Any]:
         """Sends one command.
 
         Args:
@@ -112,22 +116,30 @@ class AsyncConnection(asyncio.Protocol):
         else:
             self._timer = self._loop.call_at(earliest, self._check_deadline)
 
-    def data_received(self, data: bytes) -> None:
-        """Passes replies to their futures. Called by the transport."""
+    def _receive_quickly(self, data: bytes) -> bool:
+        """Handles most replies: one whole bulk string for a single command, and nothing else.
+
+        Returns whether it did.
+        """
         waiting = self._waiting
-        # The fast path for most replies: one whole bulk string for a single command, and nothing
-        # else.
         if len(waiting) == 1 and data[:1] == b"$" and not waiting[0][1] and self._parser.is_empty:
             end = data.find(b"\r\n", 1, 16)
             if end > 0 and data[1:end].isdigit() and len(data) == end + int(data[1:end]) + 4:
                 future = waiting.popleft()[0]
                 if not future.done():
                     future.set_result(data[end + 2 : -2])
-                return
+                return True
         elif len(waiting) == 1 and not waiting[0][1] and self._parser.is_empty and (bulks := bulk_strings(data)) is not None:
             future = waiting.popleft()[0]
             if not future.done():
                 future.set_result(bulks)
+            return True
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        """Passes replies to their futures. Called by the transport."""
+        waiting = self._waiting
+        if self._receive_quickly(data):
             return
         parser = self._parser
         parser.feed(data)
@@ -203,11 +215,10 @@ class AsyncConnection(asyncio.Protocol):
             self._loop.call_soon_threadsafe(self.close)
 
 
-@final
 class AsyncNode:
     """One server, as the tasks of an event loop use it."""
 
-    def __init__(self, settings: Callable[[], ServerSettings], address: Address, locate: Locate, timeout: float, connect_timeout: float) -> None:
+    def __init__(self, settings: Callable[[], ServerSettings] | None, address: Address, locate: Locate | None, timeout: float, connect_timeout: float) -> None:
         self._settings = settings
         self._locate = locate
         self.address: Final = address
@@ -232,11 +243,19 @@ class AsyncNode:
         if connection is not None:
             return connection
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            self._connecting = asyncio.get_running_loop().create_task(self._connect_and_keep())
         # Shielded: cancelling one caller does not cancel the connection of the others.
         return await asyncio.shield(self._connecting)
 
+    async def _connect_and_keep(self) -> AsyncConnection:
+        connection = await self._connect()
+        await connection.greet()
+        self._connection = connection
+        return connection
+
     async def _connect(self) -> AsyncConnection:
+        """Returns a connection on which nothing was sent yet, or what logging in needs."""
+        assert self._locate is not None and self._settings is not None
         loop = asyncio.get_running_loop()
         address = self.address
         if self._settings().topology != "single":
@@ -251,10 +270,7 @@ class AsyncNode:
                 writer = await aconnect(self._settings(), address, self._timeout, connect_timeout)
         except TimeoutError as error:
             raise Failed("timeout", f"cannot connect to {address[0]}:{address[1]}: no answer in time", sent=False) from error
-        connection = AsyncConnection(loop, writer, address, self._timeout)
-        await connection.greet()
-        self._connection = connection
-        return connection
+        return AsyncConnection(loop, writer, address, self._timeout)
 
     def retire(self) -> None:
         """Has the next request use a new connection. For any thread."""
@@ -296,21 +312,16 @@ class AsyncNodes:
         self._shutdown = _until_shutdown(self)
         await anext(self._shutdown)
 
-    def node(
-        self, settings: Callable[[], ServerSettings], address: Address, locate: Locate, timeout: float, connect_timeout: float
-    ) -> AsyncNode:
+    def node(self, address: Address, make: Callable[[], AsyncNode]) -> AsyncNode:
         """Returns the server at this address.
 
         Args:
-            settings: Where the server is, and how to connect to it.
             address: The address.
-            locate: Finds the current address.
-            timeout: Seconds that one request may take.
-            connect_timeout: Seconds that connecting may take.
+            make: Makes it the first time.
         """
         node = self._nodes.get(address)
         if node is None:
-            node = self._nodes[address] = AsyncNode(settings, address, locate, timeout, connect_timeout)
+            node = self._nodes[address] = make()
         return node
 
     def abandon_in_child(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from hotset import _hotset
 from hotset._hotset import sync_clock
-from hotset.tier2._client import connect
+from hotset.tier2._client import ServerSettings, connect
 from hotset.tier2._clock import now
 from hotset.tier2._commands import kind_of_error, kind_of_failure
 from hotset.tier2._errors import Failed
@@ -58,8 +58,9 @@ class Tracking:
 
     def __init__(self, session: "Session", number: int) -> None:
         options = session.options
-        located = session.topology.locate(number)
-        self._socket = connect(session.topology.settings, located, options.timeout, options.connect_timeout)
+        located, settings = session.topology.locate(number), session.topology.settings
+        assert isinstance(settings, ServerSettings)
+        self._socket = connect(settings, located, options.timeout, options.connect_timeout)
         self._parser = Parser()
         self._socket.settimeout(options.timeout)
         try:

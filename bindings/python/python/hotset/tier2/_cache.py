@@ -32,11 +32,12 @@ from hotset.tier2._cache_loads import (
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
 from hotset.tier2._keys import quote_name
-from hotset.tier2._operations import Call, Outcome, Steps, drive
+from hotset.tier2._needs import Outcome, Steps
+from hotset.tier2._operations import Call, drive
 from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._resp import ServerError
 from hotset.tier2._run import run, run_async
-from hotset.tier2._server import Redis
+from hotset.tier2._server import SecondTier
 from hotset.tier2._settings import lifetime, space_settings
 from hotset.tier2._space import Space
 
@@ -56,7 +57,7 @@ class TieredCache(Generic[K, V]):
     be simple values.
 
     Args:
-        tier2: A `hotset.tier2.Redis`.
+        tier2: A `hotset.tier2.Redis` or `hotset.tier2.Memcached`.
         name: Distinguishes this cache's keys from those of others. Caches of the same name, codec
             and schema share their values.
         maxsize: The capacity of the first tier in entries, 1,024 by default; None for no bound.
@@ -92,7 +93,7 @@ class TieredCache(Generic[K, V]):
 
     def __init__(
         self,
-        tier2: Redis,
+        tier2: SecondTier,
         name: str,
         *,
         maxsize: int | EllipsisType | None = ...,
@@ -391,7 +392,7 @@ class TieredCache(Generic[K, V]):
         number = session.topology.node_of(name)
         call = Call(self._space, (key,), {}, None)
         milliseconds = 0 if ttl is None else max(1, lifetime(ttl) // 1_000_000)
-        call.direct = _reads.count_commands(name, delta, milliseconds)
+        call.direct = _reads.count_commands(session, name, delta, milliseconds)
         return drive(session, call, namespace.direct(name, number, now()))
 
     # --- Many keys.
@@ -642,8 +643,8 @@ class TieredCache(Generic[K, V]):
 
 
 def _check_server(tier2: Any) -> None:
-    if not isinstance(tier2, Redis):
-        raise TypeError(f"tier2 must be a hotset.tier2.Redis, not {type(tier2).__name__}")
+    if not isinstance(tier2, SecondTier):
+        raise TypeError(f"tier2 must be a hotset.tier2.Redis or Memcached, not {type(tier2).__name__}")
 
 
 def _pairs(items: Any) -> list[tuple[Any, Any]]:

@@ -8,7 +8,7 @@ from hotset._mapping import Cache
 from hotset.tier2 import _reads
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Unavailable
-from hotset.tier2._operations import Outcome
+from hotset.tier2._needs import Outcome
 from hotset.tier2._payload import NotEncodable
 from hotset.tier2._space import Space
 

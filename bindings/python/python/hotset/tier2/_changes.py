@@ -12,7 +12,8 @@ from hotset.tier2 import _many
 from hotset.tier2._clock import now
 from hotset.tier2._commands import Script
 from hotset.tier2._errors import Unavailable
-from hotset.tier2._operations import NO_END, Call, Need, Outcome, Steps, drive
+from hotset.tier2._needs import Need, Outcome, Steps
+from hotset.tier2._operations import NO_END, Call, drive
 from hotset.tier2._payload import NotEncodable
 from hotset.tier2._reads import node_of_async
 from hotset.tier2._resp import Command

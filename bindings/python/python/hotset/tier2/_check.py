@@ -1,4 +1,5 @@
-"""Reports what a server can do as a second tier: `Redis.check()`, and `python -m hotset tier2 URL`.
+"""Reports what a server can do as a second tier: `check()` of a `Redis` or `Memcached`, and
+`python -m hotset tier2 URL`.
 """
 
 import argparse
@@ -13,16 +14,18 @@ from hotset.tier2._bus import Tracking
 from hotset.tier2._clock import now
 from hotset.tier2._commands import SWAP_SCRIPT
 from hotset.tier2._errors import Failed, Unavailable
+from hotset.tier2._memcached import fields
 from hotset.tier2._resp import ServerError, encode
 
 if TYPE_CHECKING:
-    from hotset.tier2._server import Redis
+    from hotset.tier2._server import SecondTier
     from hotset.tier2._session import Session
 
 _ROUNDS: Final = 300
+_USUAL_ITEM: Final = 1 << 20
 
 
-def check(server: "Redis") -> dict[str, Any]:
+def check(server: "SecondTier") -> dict[str, Any]:
     """Returns identity and abilities of the servers, by address.
 
     Args:
@@ -33,11 +36,12 @@ def check(server: "Redis") -> dict[str, Any]:
     """
     session = server.session
     session.topology.node_of(b"")
+    check_node = _check_node if session.memcached is None else _check_memcached
     found: dict[str, Any] = {}
     for number in session.topology.numbers:
         host, port = session.topology.address_of(number)
         try:
-            found[f"{host}:{port}" if port else host] = _check_node(session, number)
+            found[f"{host}:{port}" if port else host] = check_node(session, number)
         except Failed as failed:
             raise Unavailable(str(failed)) from failed
     if not found:
@@ -46,8 +50,9 @@ def check(server: "Redis") -> dict[str, Any]:
     return found
 
 
-def _require(server: "Redis", found: dict[str, Any]) -> None:
-    for name, can in (("bus", "tracking"), ("lease", "scripts")):
+def _require(server: "SecondTier", found: dict[str, Any]) -> None:
+    lease = "scripts" if server.session.memcached is None else "cas"
+    for name, can in (("bus", "tracking"), ("lease", lease)):
         if name in server.requirements:
             for where, about in found.items():
                 if about[can] is not True:
@@ -88,6 +93,38 @@ def _check_node(session: "Session", number: int) -> dict[str, Any]:
     }
 
 
+def _check_memcached(session: "Session", number: int) -> dict[str, Any]:
+    session.probe(number)
+    connection = session.take(number)
+    begun = now()
+    connection.exchange(b"version\r\n", 1)
+    round_trip = now() - begun
+    settings, statistics = (fields(reply) for reply in connection.exchange(b"stats settings\r\nstats\r\n", 2))
+    session.give_back(number, connection)
+    greeting = connection.greeting
+    has_cas = settings.get("cas_enabled", "yes") == "yes"
+    return {
+        "server": f"memcached {greeting.text}",
+        "commands": "meta" if greeting.has_meta else "classic",
+        "cas": True if has_cas else "it runs without CAS (-C)",
+        "item size": int(settings.get("item_size_max", "0")),
+        "memory": int(statistics.get("limit_maxbytes", "0")),
+        "evictions": int(statistics.get("evictions", "0")),
+        "round trip, us": round(round_trip / 1e3, 1),
+    }
+
+
+def _advise_on_memcached(about: dict[str, Any]) -> list[str]:
+    advice: list[str] = []
+    if about["cas"] is not True:
+        advice.append("no CAS: nothing is stored, as a comparison would not be one (start memcached without -C)")
+    if about["commands"] == "classic":
+        advice.append("no meta commands (memcached 1.6.13 has them): a soft expiration removes the value, and more requests transfer it")
+    if about["item size"] and about["item size"] < _USUAL_ITEM:
+        advice.append(f"items of at most {about['item size']} bytes: max_value must be 2 KiB less")
+    return advice
+
+
 def _setting(reply: Any) -> str:
     if isinstance(reply, list) and len(cast("list[bytes]", reply)) == 2:
         return cast("list[bytes]", reply)[1].decode("utf-8", "replace")
@@ -95,6 +132,8 @@ def _setting(reply: Any) -> str:
 
 
 def _advice(about: dict[str, Any]) -> list[str]:
+    if "commands" in about:
+        return _advise_on_memcached(about)
     advice: list[str] = []
     if about["tracking"] is not True:
         advice.append(f"no announcements of changes: local_ttl (5 s) bounds how old values may be ({about['tracking']})")
@@ -135,15 +174,16 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    from hotset.tier2 import Redis
+    from hotset.tier2 import Memcached, Redis
 
     parser = argparse.ArgumentParser(prog="python -m hotset tier2", description="Reports what a server can do as a second tier, and how fast it is.")
-    parser.add_argument("url", help="redis://host:6379/0, rediss://.., unix://..")
+    parser.add_argument("url", help="redis://host:6379/0, rediss://.., unix://.., memcached://host:11211,host:11211")
     parser.add_argument("--prefix", default="hotset-check", help="prefix of the written keys, which expire after a minute (%(default)s)")
     parser.add_argument("--timeout", type=float, default=0.5, help="seconds for one request (%(default)s)")
     given = parser.parse_args(arguments)
     try:
-        servers = [Redis(given.url, prefix=given.prefix, timeout=given.timeout, connect_timeout=given.timeout) for _ in range(2)]
+        made: type[Memcached] | type[Redis] = Memcached if given.url.startswith("memcached://") else Redis
+        servers = [made(given.url, prefix=given.prefix, timeout=given.timeout, connect_timeout=given.timeout) for _ in range(2)]
     except (ValueError, TypeError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -157,7 +197,7 @@ def main(arguments: list[str]) -> int:
             server.close()
 
 
-def _report(one: "Redis", other: "Redis") -> int:
+def _report(one: "SecondTier", other: "SecondTier") -> int:
     for where, about in one.check().items():
         print(where)
         for name, value in about.items():
@@ -171,9 +211,9 @@ def _report(one: "Redis", other: "Redis") -> int:
     for each in caches:
         each.set("k", "x" * 100)
     end = time.monotonic() + 5
-    while not _is_armed(caches[0]) and time.monotonic() < end:
+    while one.has_bus and not _is_armed(caches[0]) and time.monotonic() < end:
         time.sleep(0.01)
-    print(f"bus: {'armed' if _is_armed(caches[0]) else 'not armed within 5 s: local_ttl bounds how old values may be'}")
+    print("bus: none, local_ttl bounds how old values may be" if not one.has_bus else f"bus: {'armed' if _is_armed(caches[0]) else 'not armed within 5 s: local_ttl bounds how old values may be'}")
     print("latencies:")
     first, second = caches
     number = iter(range(sys.maxsize))

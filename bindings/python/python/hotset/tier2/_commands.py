@@ -82,13 +82,25 @@ PUT_SCRIPT: Final = Script(
 class Abilities:
     """What a server allows this user, as far as refused commands have shown. Per node."""
 
-    __slots__ = ("acquires_in_one", "scripts", "transactions")
+    __slots__ = ("acquires_in_one", "meta", "scripts", "transactions")
 
     def __init__(self, version: tuple[int, ...]) -> None:
         # Whether the server has SET with NX and GET together.
         self.acquires_in_one = version >= (7,) or not version
         self.scripts = True
         self.transactions = True
+        # Of memcached: whether it has meta commands.
+        self.meta = False
+
+    def note(self, greeting: Any) -> None:
+        """Records the version that a server reported on a new connection.
+
+        Args:
+            greeting: What it reported.
+        """
+        self.meta = getattr(greeting, "has_meta", False)
+        if greeting.version and greeting.version < (7,):
+            self.acquires_in_one = False
 
 
 _get: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"

@@ -14,7 +14,7 @@ from hotset._settings import memo_settings, unwrap_ttl
 from hotset.tier2 import _reads
 from hotset.tier2._cache import confirmed
 from hotset.tier2._payload import PayloadCodec
-from hotset.tier2._server import Redis
+from hotset.tier2._server import SecondTier
 from hotset.tier2._operations import with_ttl_lifetime
 from hotset.tier2._settings import space_settings
 from hotset.tier2._space import Space
@@ -202,8 +202,8 @@ def decorate(
         TypeError: A setting is of the wrong type.
         ValueError: A setting is out of its range, or the name belongs to another function.
     """
-    if not isinstance(tier2, Redis):
-        raise TypeError(f"tier2 must be a hotset.tier2.Redis, not {type(tier2).__name__}")
+    if not isinstance(tier2, SecondTier):
+        raise TypeError(f"tier2 must be a hotset.tier2.Redis or Memcached, not {type(tier2).__name__}")
     settings = space_settings(
         defaults=tier2.defaults,
         has_bus=tier2.has_bus,

@@ -20,6 +20,9 @@ from uuid import UUID
 LONGEST: Final = 200
 """Keys of more bytes than this are named by a hash."""
 
+LONGEST_ON_MEMCACHED: Final = 250
+"""The longest key that memcached takes, in bytes."""
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 # No blanks, quotes, percent signs or control characters; no braces, between which a cluster would
@@ -259,3 +262,14 @@ def hashed(text: str) -> bytes:
         text: The text.
     """
     return b"#" + blake2b(text.encode("utf-8"), digest_size=16).hexdigest().encode()
+
+
+def wire_key(key: bytes) -> bytes:
+    """Returns a key as it is sent to memcached: itself, or its hash if it is too long.
+
+    Args:
+        key: The key.
+    """
+    if len(key) <= LONGEST_ON_MEMCACHED:
+        return key
+    return b"#" + blake2b(key, digest_size=16).hexdigest().encode()

@@ -8,8 +8,8 @@ from hotset._hotset import MISSING
 from hotset.tier2._clock import now
 from hotset.tier2._commands import Abilities, kind_of_failure, pack
 from hotset.tier2._errors import Failed
-from hotset.tier2._operations import Background, Call, Load, Need, Outcome, Probe, Raised, Send, Steps, Wait, drive
-from hotset.tier2._resp import Command
+from hotset.tier2._needs import Background, Load, Need, Outcome, Probe, Raised, Send, Steps, Wait
+from hotset.tier2._operations import Call, drive
 from hotset.tier2._run import check_not_within, send, send_async, wait, wait_async
 from hotset.tier2._session import Session
 from hotset.tier2._space import Space
@@ -86,9 +86,9 @@ class _Batch:
         """
         counts: list[int] = []
 
-        def build(connection: int, abilities: Abilities) -> list[Command]:
+        def build(connection: int, abilities: Abilities) -> list[Any]:
             counts.clear()
-            commands: list[Command] = []
+            commands: list[Any] = []
             for at in places:
                 need = self.needs[at]
                 assert isinstance(need, Send)
@@ -225,7 +225,7 @@ class Reading:
         self._replies: list[bytes | None] = []
         self._is_unreached = False
         self.number = node_of(self._names[0][0])
-        if session.topology.is_cluster or len(keys) < 2:
+        if not session.topology.reads_many_in_one or len(keys) < 2:
             self._ops = {at: namespace.read(name, node_of(name), when, loads, tags) for at, (name, _) in enumerate(self._names)}
             return
         reads = namespace.read_many([name for name, _ in self._names], self.number, when, loads, tags)

@@ -8,13 +8,14 @@ from typing import Any, Final, final
 from hotset._hotset import WithTtl
 from hotset._refresh import reloader
 from hotset.tier2._clock import now
-from hotset.tier2._commands import GET, Script, get_command, kind_of_failure
+from hotset.tier2._commands import GET, Script, kind_of_failure
 from hotset.tier2._errors import Failed
 from hotset.tier2._keys import quote_name
+from hotset.tier2._memcached_commands import Count
 from hotset.tier2._many import run_many, run_many_async
-from hotset.tier2._operations import HIT, Call, Outcome, Steps, drive, open_payload
+from hotset.tier2._needs import Outcome, Steps
+from hotset.tier2._operations import HIT, Call, drive, open_payload
 from hotset.tier2._payload import NotEncodable, PayloadError
-from hotset.tier2._resp import Command
 from hotset.tier2._run import check_not_within, run, run_async
 from hotset.tier2._session import Session
 from hotset.tier2._space import Space
@@ -76,7 +77,7 @@ def read(space: Space, args: Args, kwargs: Kwargs, loader: Callable[[], Any] | N
     if op.action == GET:
         try:
             connection = session.take(number)
-            reply = connection.get(get_command(key))
+            reply = connection.get(session.get_command(key))
         except Failed as failed:
             session.note_failed(number, failed)
             call.cannot_reach = True
@@ -106,7 +107,7 @@ async def read_async(space: Space, args: Args, kwargs: Kwargs, loader: Callable[
     if op.action == GET:
         try:
             connection = await session.take_async(number)
-            reply = await connection.get(get_command(key))
+            reply = await connection.get(session.get_command(key))
         except Failed as failed:
             session.note_failed(number, failed)
             call.cannot_reach = True
@@ -436,14 +437,17 @@ _COUNT: Final = Script(
 )
 
 
-def count_commands(key: bytes, delta: int, milliseconds: int) -> list[Command]:
+def count_commands(session: Session, key: bytes, delta: int, milliseconds: int) -> list[Any]:
     """Returns the command that adds to a counter.
 
     Args:
+        session: The session of this process.
         key: The key.
         delta: The number to add.
         milliseconds: When a new counter expires; 0: never.
     """
+    if session.memcached is not None:
+        return [Count(key, delta, milliseconds)]
     if not milliseconds:
         return [(b"INCRBY", key, delta)]
     # Whole: a counter's command is not repeated, so it must not fail with NOSCRIPT.
@@ -461,7 +465,7 @@ def _bumps(space: Space, tag: str | None) -> tuple[Session, dict[int, Steps], li
     name = None if tag is None else quote_name(tag)
     keys = space.generation_keys(session)
     namespace.set_generations(keys)
-    numbers = [session.topology.node_of(key) for key in keys]
+    numbers = session.topology.generation_nodes(keys)
     steps = {
         group: drive(session, Call(space, (), {}, None, is_whole=True), namespace.bump(name, group, number, now()))
         for group, number in enumerate(numbers)

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, final
 
 from hotset.tier2._clock import now
-from hotset.tier2._commands import pack
 from hotset.tier2._errors import Failed
-from hotset.tier2._operations import Load, Outcome, Probe, Raised, Send, Steps, Wait
+from hotset.tier2._needs import Load, Outcome, Probe, Raised, Send, Steps, Wait
 from hotset.tier2._session import Session
 
 # Seconds between the attempts of a task to acquire a permit to load, which threads may release.
@@ -72,7 +71,7 @@ def send(session: Session, need: Send) -> Any:
     abilities = session.abilities(need.number)
     try:
         commands = need.build(connection.greeting.connection_id or 0, abilities)
-        replies = connection.exchange(pack(commands), len(commands))
+        replies = connection.exchange(session.pack(commands), len(commands))
     except Failed as failed:
         session.note_failed(need.number, failed)
         return failed
@@ -184,7 +183,7 @@ async def send_async(session: Session, need: Send) -> Any:
     abilities = session.abilities(need.number)
     commands = need.build(connection.greeting.connection_id or 0, abilities)
     try:
-        replies = await connection.exchange(pack(commands), len(commands))
+        replies = await connection.exchange(session.pack(commands), len(commands))
     except Failed as failed:
         session.note_failed(need.number, failed)
         return failed

@@ -14,7 +14,7 @@ from hotset.tier2._client import find_library, settings_of
 from hotset.tier2._errors import Unavailable
 from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._session import Session
-from hotset.tier2._topology import Options
+from hotset.tier2._topology import Options, Topology
 from hotset.tier2._settings import core_settings
 
 if TYPE_CHECKING:
@@ -25,112 +25,27 @@ Event = Literal["down", "up", "bus", "no bus", "refused", "evicts leases", "inco
 _REQUIREMENTS: Final = frozenset(("bus", "lease"))
 
 
-@final
-class Redis:
-    """A Redis or Valkey server, Sentinel's master or a cluster, as the second tier of caches.
+class SecondTier:
+    """Servers that hold the second tier of caches: a `Redis` or a `Memcached`.
 
-    Nothing is sent before the first use, so a program starts while the server is down. All threads
-    and event loops may share an object, and a fork may inherit it.
-
-    Args:
-        server: A URL; a client of redis-py or valkey-py, sync or asyncio, for one server, Sentinel
-            or a cluster; or a function that takes the keyword arguments `socket_timeout` and
-            `socket_connect_timeout`, and returns such a client. The client's address, credentials
-            and TLS settings are used, but not its connections, its retries or its
-            `decode_responses`.
-        prefix: The first part of all keys, whose changes the server announces. Programs that share
-            values have the same.
-        timeout: Seconds that one request may take. There are no retries.
-        connect_timeout: Seconds that connecting may take.
-        bus: "auto": subscribe to the server's announcements of changes (CLIENT TRACKING), where it
-            has them. None: do not; then `local_ttl` bounds the age of a value of the first tier.
-        max_loads: The greatest number of concurrent loads while the server cannot be reached.
-        on_down: What a read does that the first tier cannot answer while the server cannot be
-            reached: "load" calls the loader, and "raise" raises `Unavailable`, which protects a
-            source that cannot bear the load. A value within `stale_if_error` is returned instead.
-        require: "bus" and "lease": `check` raises if the server cannot provide them.
-        early_reload: Above 0, one caller may reload a value shortly before it expires, the more
-            likely the longer loading takes; 1 is usual.
-        lease: Seconds after which another process loads, if the one that was loading has died.
-        lease_wait: Seconds after which a caller that waits for another process's load loads for
-            itself, and stores the value nowhere; None for no limit.
-        load_timeout: Seconds after which a load no longer makes other callers wait.
-        compress_over: The size in bytes above which values are compressed (zlib).
-        sign: A secret of 16 to 64 bytes that signs values; values with other signatures are misses.
-        max_value: The size in bytes above which values stay in the first tier.
-        verify: The share of the first tier's hits for which an entry, chosen at random, is compared
-            with the server's value, such as 0.001. A thread does so, once a second at most and for
-            at most 1% of its time; hits cost nothing. Entries that still differ after 3 s are
-            counted as `inconsistent` in `stats()["tier2"]`.
-        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the
-            server stops and resumes answering, "bus" and "no bus", "refused" when this user may not
-            run a command, "evicts leases" when the server's `maxmemory-policy` is volatile-ttl, and
-            "inconsistent" (see `verify`).
-
-    Raises:
-        TypeError: A setting is of the wrong type.
-        ValueError: A setting is out of its range, or the URL is malformed.
-        ImportError: Neither redis-py nor valkey-py is installed.
-
-    Example:
-        >>> from hotset.tier2 import Redis
-        >>> shop = Redis("redis://localhost:6379/0", prefix="shop")
-        >>> shop
-        <hotset.tier2.Redis 'shop' at localhost:6379>
+    Nothing is sent before the first use. All threads and event loops may share an object, and a
+    fork may inherit it.
     """
 
-    __slots__ = ("__weakref__", "_claims", "_is_factory", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
+    __slots__ = ("__weakref__", "_claims", "_lock", "_options", "_session", "defaults", "payload_settings", "prefix")
 
-    def __init__(
-        self,
-        server: Any,
-        *,
-        prefix: str,
-        timeout: float = 0.1,
-        connect_timeout: float = 0.1,
-        bus: Literal["auto"] | None = "auto",
-        max_loads: int = 64,
-        require: str | Iterable[str] = (),
-        early_reload: float = 0.0,
-        lease: Seconds | None = None,
-        lease_wait: Seconds | None = None,
-        load_timeout: Seconds | None = None,
-        compress_over: int | None = None,
-        sign: bytes | None = None,
-        max_value: int = 16 << 20,
-        on_event: Callable[[str, dict[str, Any]], object] | None = None,
-        on_down: Literal["load", "raise"] = "load",
-        verify: float = 0.0,
-    ) -> None:
-        required = _check_options(prefix, timeout, connect_timeout, bus, max_loads, require, on_event)
-        _check_more_options(on_down, verify)
-        self._is_factory = callable(server) and not hasattr(server, "execute_command")
-        if self._is_factory:
-            find_library()
-        else:
-            # Raises a TypeError or ValueError if it is neither a URL nor a client.
-            settings_of(server)
-        self.defaults: Final = core_settings(early_reload=early_reload, lease=lease, lease_wait=lease_wait, load_timeout=load_timeout)
-        """Settings of the core that all caches on this server share. Private to the package."""
-        self.payload_settings: Final[dict[str, Any]] = {"compress_over": compress_over, "sign": sign, "max_value": max_value}
-        """Settings of values that all caches on this server share. Private to the package."""
-        PayloadCodec(**self.payload_settings)
-        self.prefix: Final = prefix
-        has_bus, raises_when_down = bus == "auto", on_down == "raise"
-        self._options = Options(
-            server, prefix, float(timeout), float(connect_timeout), has_bus, max_loads, required, on_event, raises_when_down, float(verify)
-        )
+    def __init__(self, options: Options, defaults: dict[str, Any], payload_settings: dict[str, Any]) -> None:
+        self.defaults: Final = defaults
+        """Settings of the core that all caches on these servers share. Private to the package."""
+        self.payload_settings: Final = payload_settings
+        """Settings of values that all caches on these servers share. Private to the package."""
+        PayloadCodec(**payload_settings)
+        self.prefix: Final = options.prefix
+        self._options = options
         self._lock = threading.RLock()
         self._session: Session | None = None
         self._claims: weakref.WeakValueDictionary[str, Space] = weakref.WeakValueDictionary()
         _alive.add(self)
-
-    def __repr__(self) -> str:
-        session = self._session
-        known = None if session is None else session.topology.known_settings
-        if known is None and not self._is_factory:
-            known = settings_of(self._options.server)
-        return f"<hotset.tier2.Redis {self.prefix!r} {'by a factory' if known is None else f'at {known.label}'}>"
 
     @property
     def has_bus(self) -> bool:
@@ -212,7 +127,108 @@ class Redis:
                 space.after_fork()
 
 
-def _check_options(
+@final
+class Redis(SecondTier):
+    """A Redis or Valkey server, Sentinel's master or a cluster, as the second tier of caches.
+
+    Nothing is sent before the first use, so a program starts while the server is down. All threads
+    and event loops may share an object, and a fork may inherit it.
+
+    Args:
+        server: A URL; a client of redis-py or valkey-py, sync or asyncio, for one server, Sentinel
+            or a cluster; or a function that takes the keyword arguments `socket_timeout` and
+            `socket_connect_timeout`, and returns such a client. The client's address, credentials
+            and TLS settings are used, but not its connections, its retries or its
+            `decode_responses`.
+        prefix: The first part of all keys, whose changes the server announces. Programs that share
+            values have the same.
+        timeout: Seconds that one request may take. There are no retries.
+        connect_timeout: Seconds that connecting may take.
+        bus: "auto": subscribe to the server's announcements of changes (CLIENT TRACKING), where it
+            has them. None: do not; then `local_ttl` bounds the age of a value of the first tier.
+        max_loads: The greatest number of concurrent loads while the server cannot be reached.
+        on_down: What a read does that the first tier cannot answer while the server cannot be
+            reached: "load" calls the loader, and "raise" raises `Unavailable`, which protects a
+            source that cannot bear the load. A value within `stale_if_error` is returned instead.
+        require: "bus" and "lease": `check` raises if the server cannot provide them.
+        early_reload: Above 0, one caller may reload a value shortly before it expires, the more
+            likely the longer loading takes; 1 is usual.
+        lease: Seconds after which another process loads, if the one that was loading has died.
+        lease_wait: Seconds after which a caller that waits for another process's load loads for
+            itself, and stores the value nowhere; None for no limit.
+        load_timeout: Seconds after which a load no longer makes other callers wait.
+        compress_over: The size in bytes above which values are compressed (zlib).
+        sign: A secret of 16 to 64 bytes that signs values; values with other signatures are misses.
+        max_value: The size in bytes above which values stay in the first tier.
+        verify: The share of the first tier's hits for which an entry, chosen at random, is compared
+            with the server's value, such as 0.001. A thread does so, once a second at most and for
+            at most 1% of its time; hits cost nothing. Entries that still differ after 3 s are
+            counted as `inconsistent` in `stats()["tier2"]`.
+        on_event: Called as `on_event(name, details)`, by any thread: "down" and "up" when the
+            server stops and resumes answering, "bus" and "no bus", "refused" when this user may not
+            run a command, "evicts leases" when the server's `maxmemory-policy` is volatile-ttl, and
+            "inconsistent" (see `verify`).
+
+    Raises:
+        TypeError: A setting is of the wrong type.
+        ValueError: A setting is out of its range, or the URL is malformed.
+        ImportError: Neither redis-py nor valkey-py is installed.
+
+    Example:
+        >>> from hotset.tier2 import Redis
+        >>> shop = Redis("redis://localhost:6379/0", prefix="shop")
+        >>> shop
+        <hotset.tier2.Redis 'shop' at localhost:6379>
+    """
+
+    __slots__ = ("_is_factory",)
+
+    def __init__(
+        self,
+        server: Any,
+        *,
+        prefix: str,
+        timeout: float = 0.1,
+        connect_timeout: float = 0.1,
+        bus: Literal["auto"] | None = "auto",
+        max_loads: int = 64,
+        require: str | Iterable[str] = (),
+        early_reload: float = 0.0,
+        lease: Seconds | None = None,
+        lease_wait: Seconds | None = None,
+        load_timeout: Seconds | None = None,
+        compress_over: int | None = None,
+        sign: bytes | None = None,
+        max_value: int = 16 << 20,
+        on_event: Callable[[str, dict[str, Any]], object] | None = None,
+        on_down: Literal["load", "raise"] = "load",
+        verify: float = 0.0,
+    ) -> None:
+        required = check_options(prefix, timeout, connect_timeout, bus, max_loads, require, on_event)
+        check_more_options(on_down, verify)
+        self._is_factory = callable(server) and not hasattr(server, "execute_command")
+        if self._is_factory:
+            find_library()
+        else:
+            # Raises a TypeError or ValueError if it is neither a URL nor a client.
+            settings_of(server)
+        defaults = core_settings(early_reload=early_reload, lease=lease, lease_wait=lease_wait, load_timeout=load_timeout)
+        has_bus, raises_when_down = bus == "auto", on_down == "raise"
+        options = Options(
+            server, prefix, float(timeout), float(connect_timeout), has_bus, max_loads, required, on_event, raises_when_down, float(verify)
+        )
+        super().__init__(options, defaults, {"compress_over": compress_over, "sign": sign, "max_value": max_value})
+
+    def __repr__(self) -> str:
+        session = self._session
+        topology = None if session is None else session.topology
+        known = topology.known_settings if isinstance(topology, Topology) else None
+        if known is None and not self._is_factory:
+            known = settings_of(self._options.server)
+        return f"<hotset.tier2.Redis {self.prefix!r} {'by a factory' if known is None else f'at {known.label}'}>"
+
+
+def check_options(
     prefix: Any, timeout: Any, connect_timeout: Any, bus: Any, max_loads: Any, require: Any, on_event: Any
 ) -> frozenset[str]:
     """Validates the settings; returns the names in `require`."""
@@ -237,7 +253,7 @@ def _check_options(
     return required
 
 
-def _check_more_options(on_down: Any, verify: Any) -> None:
+def check_more_options(on_down: Any, verify: Any) -> None:
     """Validates the settings of outages and comparisons."""
     if on_down not in ("load", "raise"):
         raise ValueError(f"on_down must be 'load' or 'raise', not {on_down!r}")
@@ -247,7 +263,7 @@ def _check_more_options(on_down: Any, verify: Any) -> None:
         raise ValueError(f"verify must be from 0 to 1, not {verify}")
 
 
-_alive: "weakref.WeakSet[Redis]" = weakref.WeakSet()
+_alive: "weakref.WeakSet[SecondTier]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:
@@ -263,4 +279,4 @@ def _at_exit() -> None:
 at_fork(_after_fork)
 atexit.register(_at_exit)
 
-__all__ = ["Redis", "Unavailable"]
+__all__ = ["Redis", "SecondTier", "Unavailable"]

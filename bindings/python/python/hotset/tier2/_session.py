@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 from hotset import _hotset
 from hotset.tier2._async import AsyncConnection, AsyncNode, AsyncNodes
 from hotset.tier2._clock import now
-from hotset.tier2._commands import Abilities, kind_of_failure
+from hotset.tier2._commands import Abilities, get_command, kind_of_failure, pack
 from hotset.tier2._errors import Failed
 from hotset.tier2._keys import quote_name
-from hotset.tier2._resp import ServerError
+from hotset.tier2._memcached import memcached_get
+from hotset.tier2._memcached_topology import MemcachedTopology
 from hotset.tier2._sync import Connection
 from hotset.tier2._topology import Options, Topology, tag_of
 from hotset.tier2._waiters import Waiters
@@ -40,7 +41,15 @@ class Session:
     def __init__(self, options: Options) -> None:
         self.options: Final = options
         self.pid: Final = os.getpid()
-        self.core: Final = _Tier2(secrets.randbits(64), bus=options.bus)
+        servers = options.memcached
+        own: dict[str, Any] = {} if servers is None else {"generation_per_node": True, "clock_resolution": 1000}
+        self.core: Final = _Tier2(secrets.randbits(64), bus=options.bus, **own)
+        self.memcached: Any = None if servers is None else _hotset.Memcached([name.encode() for name in servers.names])
+        """The core's part of memcached's protocol; None for Redis."""
+        self.get_command: Final = get_command if servers is None else memcached_get
+        """Returns the encoded command that reads a key."""
+        self.pack: Final = pack if servers is None else b"".join
+        """Returns the encoded commands, to be sent together."""
         self.prefix: Final = quote_name(options.prefix)
         self.waiters: Final = Waiters()
         # By the first part of their keys.
@@ -59,7 +68,11 @@ class Session:
         self.is_closed = False
         self.failure: Failed | None = None
         """The last reason why the server could not be reached."""
-        self.topology: Final = Topology(options, self.core, self._is_down, self._set_failure)
+        self.topology: Final[Topology | MemcachedTopology] = (
+            Topology(options, self.core, self._is_down, self._set_failure)
+            if servers is None
+            else MemcachedTopology(options, servers, self.memcached)
+        )
         """The servers."""
 
     def _is_down(self, number: int) -> bool:
@@ -85,8 +98,7 @@ class Session:
         """Reports a new connection to the core; returns its epoch."""
         greeting = connection.greeting
         abilities = self.topology.abilities[number]
-        if greeting.version and greeting.version < (7,):
-            abilities.acquires_in_one = False
+        abilities.note(greeting)
         epoch: int = self.core.probed(
             number,
             greeting.identity,
@@ -152,7 +164,8 @@ class Session:
                     del self._loops[other]
                 self._loops[loop] = nodes
             await nodes.start()
-        return nodes.node(self.topology.get_settings, self.topology.nodes[number].address, self.topology.locate_now, self.options.timeout, self.options.connect_timeout)
+        topology = self.topology
+        return nodes.node(topology.address_of(number), lambda: topology.make_async_node(number))
 
     async def take_async(self, number: int) -> AsyncConnection:
         """Behaves like `take`, for the running event loop; the connection is shared."""
@@ -184,6 +197,8 @@ class Session:
         Returns:
             Whether it answered.
         """
+        if self.memcached is not None and self.core.is_up(number):
+            return self._read_clock(number)
         node = self.topology.nodes[number]
         # Idle connections may be of an older epoch, and a server may allow only a few connections.
         node.close()
@@ -194,6 +209,18 @@ class Session:
             return False
         self._register_connection(number, connection)
         node.release(connection)
+        return True
+
+    def _read_clock(self, number: int) -> bool:
+        """Reads the clock of a server that answers: where it has whole seconds, several times."""
+        try:
+            connection = self.take(number)
+            connection.greet()
+        except Failed as failed:
+            self._probe_failed(number, failed)
+            return False
+        self._register_connection(number, connection)
+        self.give_back(number, connection)
         return True
 
     async def probe_async(self, number: int) -> bool:
@@ -397,7 +424,7 @@ class Session:
             _log.warning("second tier: local_ttl bounds how old values of this process may be: %s", reason)
             self.event("no bus", node=number, text=str(reason))
 
-    def note_refused(self, number: int, error: ServerError) -> None:
+    def note_refused(self, number: int, error: Exception) -> None:
         """Notifies the user, once, that a server refuses a command that the second tier needs.
 
         Args:
@@ -438,6 +465,8 @@ class Session:
         """Returns the core's counters, and the state of the connections."""
         counted: dict[str, Any] = dict(self.core.stats(now()))
         counted["servers"] = [f"{host}:{port}" if port else host for host, port in (node.address for node in self.topology.nodes)]
+        if self.memcached is not None:
+            counted["commands"] = ["meta" if abilities.meta else "classic" for abilities in self.topology.abilities]
         counted["last_failure"] = None if self.failure is None else f"{self.failure.kind}: {self.failure}"
         return counted
 

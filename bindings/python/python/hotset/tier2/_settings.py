@@ -68,7 +68,8 @@ def space_settings(
     lasting = nanoseconds("ttl", ttl, NO_END)
     if ttl is None and (stale_while_revalidate is not None or stale_if_error is not None):
         raise TypeError("stale_while_revalidate and stale_if_error need a ttl: they count from the end of the ttl")
-    local = min(lasting, nanoseconds("local_ttl", local_ttl, int(WITH_BUS * 1e9)))
+    by_default = WITH_BUS if has_bus else WITHOUT_BUS
+    local = min(lasting, nanoseconds("local_ttl", local_ttl, int(by_default * 1e9)))
     # With bus=None, an explicit local_ttl is the user's bound on the age of values.
     unsynced = local if local_ttl is not None and not has_bus else min(local, int(WITHOUT_BUS * 1e9))
     return SpaceSettings(

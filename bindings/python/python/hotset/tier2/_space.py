@@ -10,10 +10,9 @@ from hotset._hotset import sync_clock
 from hotset.tier2._clock import now
 from hotset.tier2._keys import Arguments, KeyTextError, LONGEST, arguments_of, hashed, quote_name, text_of
 from hotset.tier2._payload import PayloadCodec
-from hotset.tier2._topology import SLOTS, tag_of
 
 if TYPE_CHECKING:
-    from hotset.tier2._server import Redis
+    from hotset.tier2._server import SecondTier
     from hotset.tier2._session import Session
 
 _log = logging.getLogger("hotset")
@@ -21,8 +20,6 @@ _log = logging.getLogger("hotset")
 # The number of hashed keys whose arguments are recorded, to find them when one is invalidated.
 _MOST_HASHED: Final = 100_000
 _LONGEST_QUICK: Final = 18
-# Ranges of a cluster's slots, each with a generation of its own.
-_GROUPS: Final = 16
 
 
 class Mark(Protocol):
@@ -140,7 +137,7 @@ class Space:
     """One cache on a second tier. For any thread."""
 
     def __init__(
-        self, server: "Redis", name: Any, codec: PayloadCodec, settings: SpaceSettings, first: FirstTier, *, typed: bool = False, owner: object = None
+        self, server: "SecondTier", name: Any, codec: PayloadCodec, settings: SpaceSettings, first: FirstTier, *, typed: bool = False, owner: object = None
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
@@ -229,13 +226,13 @@ class Space:
     def generation_keys(self, session: "Session") -> list[bytes]:
         """Returns the keys of this cache's generations.
 
-        One, or in a cluster one per range of slots, whose slot is in that range.
+        One, or in a cluster one per range of slots, whose slot is in that range; for memcached, one
+        per server.
 
         Args:
             session: The session of this process.
         """
-        tags = [tag_of(slot) for slot in range(0, SLOTS, SLOTS // _GROUPS)] if session.topology.is_cluster else [b""]
-        return [b"%b:g%b:%b" % (session.prefix, tag, self.quoted_name) for tag in tags]
+        return [b"%b:g%b:%b" % (session.prefix, tag, self.quoted_name) for tag in session.topology.generation_tags()]
 
     def stats(self, first: dict[str, Any]) -> dict[str, Any]:
         """Returns the counters of the first tier (given), of the second tier, and of the server.

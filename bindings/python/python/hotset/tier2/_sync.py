@@ -7,9 +7,9 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final, final
+from typing import Any, Final
 
-from hotset.tier2._client import GREETING, GREETING_REPLIES, Address, Greeting, Locate, ServerSettings, connect, greeting_of
+from hotset.tier2._client import GREETING, GREETING_REPLIES, Address, Locate, ServerSettings, connect, greeting_of
 from hotset.tier2._clock import now
 from hotset.tier2._errors import Failed
 from hotset.tier2._resp import INCOMPLETE, Parser, ProtocolError, bulk_strings, quick_reply
@@ -26,7 +26,33 @@ def _timeval(seconds: float) -> bytes:
     return struct.pack("@ll", microseconds // 1_000_000, microseconds % 1_000_000)
 
 
-@final
+def _quick_value(data: bytes) -> Any:
+    """Returns the value of one whole bulk string, and nothing else; else `INCOMPLETE`."""
+    if data[:1] == b"$":
+        end = data.find(b"\r\n", 1, 16)
+        if end > 0:
+            length = int(data[1:end])
+            if length >= 0:
+                if len(data) == end + length + 4:
+                    return data[end + 2 : -2]
+            elif len(data) == end + 2:
+                return None
+    return INCOMPLETE
+
+
+def _quick_reply(data: bytes) -> Any:
+    """Returns the reply in these bytes if it is whole and simple; else `INCOMPLETE`."""
+    if (quick := quick_reply(data)) is not INCOMPLETE:
+        return quick
+    if len(data) < _CHUNK and (bulks := bulk_strings(data)) is not None:
+        return bulks
+    return INCOMPLETE
+
+
+def _identity(reply: Any) -> Any:
+    return reply
+
+
 class Connection:
     """A connection to one server, for one thread at a time.
 
@@ -36,11 +62,19 @@ class Connection:
 
     __slots__ = ("_by_option", "_parser", "_socket", "_timeout", "address", "epoch", "greeting", "is_closed", "used_at")
 
-    greeting: Greeting
+    greeting: Any
+    """What the server reported on this connection: a `Greeting`, or that of another protocol."""
+
+    # What differs between protocols: the parser, the fast paths of `get` and `exchange`, and the
+    # value in a reply to a read.
+    _make_parser: Callable[[], Any] = staticmethod(Parser)
+    _quick_value: Callable[[bytes], Any] = staticmethod(_quick_value)
+    _quick_reply: Callable[[bytes], Any] = staticmethod(_quick_reply)
+    _value_of: Callable[[Any], Any] = staticmethod(_identity)
 
     def __init__(self, connected: socket.socket, address: Address, timeout: float) -> None:
         self._socket = connected
-        self._parser = Parser()
+        self._parser = self._make_parser()
         self._timeout = timeout
         self.address = address
         self.epoch = 0
@@ -75,24 +109,17 @@ class Connection:
             Failed: There was no whole reply within the timeout. The connection is closed.
         """
         if not self._by_option:
-            return self.exchange(packed, 1)[0]
+            return self._value_of(self.exchange(packed, 1)[0])
         connected = self._socket
         try:
             if connected.send(packed) == len(packed):
                 data = connected.recv(_CHUNK)
                 if not data:
                     raise ConnectionResetError("server closed the connection")
-                # One whole bulk string, and nothing else.
-                if data[:1] == b"$":
-                    end = data.find(b"\r\n", 1, 16)
-                    if end > 0:
-                        length = int(data[1:end])
-                        if length >= 0:
-                            if len(data) == end + length + 4:
-                                return data[end + 2 : -2]
-                        elif len(data) == end + 2:
-                            return None
-                return self._read(data, 1, monotonic() + self._timeout)[0]
+                value = self._quick_value(data)
+                if value is not INCOMPLETE:
+                    return value
+                return self._value_of(self._read(data, 1, monotonic() + self._timeout)[0])
         except BaseException as error:
             failed = self._broken(error, sent=True)
             if failed is None:
@@ -133,10 +160,8 @@ class Connection:
             data = self._socket.recv(_CHUNK)
             if not data:
                 raise ConnectionResetError("server closed the connection")
-            if count == 1 and (quick := quick_reply(data)) is not INCOMPLETE:
+            if count == 1 and (quick := self._quick_reply(data)) is not INCOMPLETE:
                 replies = [quick]
-            elif count == 1 and len(data) < _CHUNK and (bulks := bulk_strings(data)) is not None:
-                replies = [bulks]
             else:
                 replies = self._read(data, count, deadline)
             if is_limited and self._by_option:
@@ -147,6 +172,26 @@ class Connection:
             if failed is None:
                 raise
             raise failed from error
+
+    def greet(self) -> None:
+        """Requests identity, version and time of the server.
+
+        Raises:
+            Failed: It does not answer. The connection is closed.
+        """
+        asked_at = now()
+        try:
+            self.greeting = self._request_greeting(asked_at)
+        except Failed as failed:
+            self.close()
+            raise Failed(failed.kind, str(failed), sent=False) from failed
+        except BaseException:
+            self.close()
+            raise
+
+    def _request_greeting(self, asked_at: int) -> Any:
+        replies = self.exchange(GREETING, GREETING_REPLIES)
+        return greeting_of(replies, asked_at, now())
 
     def _limit(self, deadline: float) -> None:
         rest = deadline - monotonic()
@@ -212,11 +257,10 @@ class Connection:
             self._socket.close()
 
 
-@final
 class Node:
     """One server: its idle connections. For any thread."""
 
-    def __init__(self, settings: Callable[[], ServerSettings], address: Address, locate: Locate, timeout: float, connect_timeout: float) -> None:
+    def __init__(self, settings: Callable[[], ServerSettings] | None, address: Address, locate: Locate | None, timeout: float, connect_timeout: float) -> None:
         self._settings = settings
         self._locate = locate
         self.address: Final = address
@@ -245,19 +289,11 @@ class Node:
         Raises:
             Failed: The server cannot be reached.
         """
+        assert self._locate is not None and self._settings is not None
         address = self._locate(self.address)
         connected = connect(self._settings(), address, self._timeout, self._connect_timeout)
         connection = Connection(connected, address, self._timeout)
-        asked_at = now()
-        try:
-            replies = connection.exchange(GREETING, GREETING_REPLIES)
-            connection.greeting = greeting_of(replies, asked_at, now())
-        except Failed as failed:
-            connection.close()
-            raise Failed(failed.kind, str(failed), sent=False) from failed
-        except BaseException:
-            connection.close()
-            raise
+        connection.greet()
         return connection
 
     def release(self, connection: Connection) -> None:

@@ -5,15 +5,19 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, cast, final
 
+from hotset.tier2._async import AsyncNode
 from hotset.tier2._client import Address, ServerSettings, connect, settings_of, slot_of, slots_of
 from hotset.tier2._clock import now
 from hotset.tier2._commands import Abilities
 from hotset.tier2._errors import Failed
+from hotset.tier2._memcached import MemcachedSettings
 from hotset.tier2._resp import ServerError, encode
 from hotset.tier2._sync import Connection, Node
 
 SLOTS: Final = 16384
 """The number of slots of a cluster."""
+# Ranges of a cluster's slots, each with a generation of its own.
+_GROUPS: Final = 16
 _DISCOVERY_INTERVAL: Final = 1_000_000_000
 _UNRESOLVED: Final[Address] = ("?", 0)
 """Stands for a server whose address is not known yet."""
@@ -23,7 +27,7 @@ _UNRESOLVED: Final[Address] = ("?", 0)
 class Options:
     """The settings of a second tier, validated."""
 
-    __slots__ = ("bus", "connect_timeout", "max_loads", "on_event", "prefix", "raises_when_down", "require", "server", "timeout", "verify")
+    __slots__ = ("bus", "connect_timeout", "max_loads", "memcached", "on_event", "prefix", "raises_when_down", "require", "server", "timeout", "verify")
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class Options:
         on_event: Callable[[str, dict[str, Any]], object] | None,
         raises_when_down: bool,
         verify: float,
+        memcached: MemcachedSettings | None = None,
     ) -> None:
         self.server = server
         self.prefix = prefix
@@ -48,6 +53,8 @@ class Options:
         self.on_event = on_event
         self.raises_when_down = raises_when_down
         self.verify = verify
+        self.memcached = memcached
+        """The servers, if they are memcached."""
 
 
 @final
@@ -338,6 +345,32 @@ class Topology:
     def is_cluster(self) -> bool:
         """Whether the servers are those of a cluster."""
         return self._slots is not None
+
+    def make_async_node(self, number: int) -> AsyncNode:
+        """Returns a server for the tasks of an event loop.
+
+        Args:
+            number: The number of the server.
+        """
+        options = self._options
+        return AsyncNode(self.get_settings, self.address_of(number), self.locate_now, options.timeout, options.connect_timeout)
+
+    @property
+    def reads_many_in_one(self) -> bool:
+        """Whether one command may read many keys."""
+        return not self.is_cluster
+
+    def generation_tags(self) -> list[bytes]:
+        """Returns what distinguishes the keys of a cache's generations: one per range of slots."""
+        return [tag_of(slot) for slot in range(0, SLOTS, SLOTS // _GROUPS)] if self.is_cluster else [b""]
+
+    def generation_nodes(self, keys: list[bytes]) -> list[int]:
+        """Returns the numbers of the servers that have a cache's generations.
+
+        Args:
+            keys: The keys of the generations.
+        """
+        return [self.node_of(key) for key in keys]
 
     def address_of(self, number: int) -> Address:
         """Returns the address of a server.
