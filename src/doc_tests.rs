@@ -22,6 +22,10 @@ struct HowToRefreshAhead;
 #[doc = include_str!("../docs/how-to/restart-warm.md")]
 struct HowToRestartWarm;
 
+#[cfg(feature = "redis")]
+#[doc = include_str!("../docs/how-to/second-tier-rust.md")]
+struct HowToSecondTierRust;
+
 #[doc = include_str!("../docs/how-to/size-and-weigh.md")]
 struct HowToSizeAndWeigh;
 

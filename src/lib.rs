@@ -84,6 +84,9 @@ mod ticker;
 #[cfg(feature = "tier2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tier2")))]
 pub mod tier2;
+#[cfg(feature = "tiered")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tiered")))]
+pub mod tiered;
 mod write;
 
 pub use builder::Builder;

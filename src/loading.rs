@@ -338,7 +338,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// Completes a load with the result of its loader: inserts the value, or remembers the failure.
     #[inline]
-    fn lead<E>(
+    pub(crate) fn lead<E>(
         &self,
         hash: u64,
         key: K,
@@ -384,7 +384,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
 /// Returns the outcome of a load to a caller that waited for it. `None`: the caller must look the
 /// key up again.
-fn shared<V: Clone, E: Send + Sync + 'static>(outcome: Option<&Outcome<V>>) -> Option<Result<V, LoadError<E>>> {
+pub(crate) fn shared<V: Clone, E: Send + Sync + 'static>(
+    outcome: Option<&Outcome<V>>,
+) -> Option<Result<V, LoadError<E>>> {
     match outcome {
         Some(Outcome::Loaded(value)) => Some(Ok(value.clone())),
         Some(Outcome::Failed(error)) => {

@@ -48,7 +48,7 @@ fn bulk_loader_runs_once_for_missing_keys() {
         cache.get_many_or_insert_with([1, 2, 3, 5, 5], load),
         [10, 20, 33, 50, 50]
     );
-    assert_eq!(cache.get_many_or_insert_with([], load), []);
+    assert_eq!(cache.get_many_or_insert_with([], load), [0u64; 0]);
     assert_eq!(asked.borrow().len(), 1, "nothing was missing");
     let stats = cache.stats();
     assert_eq!((stats.loads, stats.load_failures, stats.waits), (1, 0, 0));

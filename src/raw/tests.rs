@@ -289,7 +289,7 @@ fn remaining_is_of_the_entry_read() {
     assert_eq!(peek_with_remaining(&cache, &1, |value| *value), None);
     assert_eq!(
         hottest_with_remaining(&cache, |&key, _, left| (left.used.is_some()).then_some(key)),
-        []
+        [0u32; 0]
     );
     assert_eq!((cache.stats().hits, cache.stats().misses), (1, 0));
 }

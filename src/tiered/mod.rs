@@ -1,0 +1,489 @@
+//! A cache in front of a second tier: a server that many processes share.
+//!
+//! A [`Tiered`] cache has its entries in this process (tier 1) and on a server (tier 2). A hit in
+//! tier 1 costs a lookup. A miss asks the server, and a key that is missing there is loaded once
+//! over all processes, under a lease. A removal or a write reaches tier 1 of every process: the
+//! server announces it. [`Redis`] is such a server (feature `redis`); others implement [`Tier2`].
+//! Caches of the Python package with the same prefix, name, codec and schema share the entries.
+//!
+//! # What is promised
+//! - A value was returned by a loader, or confirmed by the server, at most `ttl` ago, and the stale
+//!   graces that are set.
+//! - After [`Tiered::remove`] or [`Tiered::set`] has returned, no read that begins in this process
+//!   returns an older value, whether the server answered or not.
+//! - A load that began before a removal was confirmed is never stored on the server.
+//! - While the server announces changes, no process returns from tier 1 what was removed more than
+//!   2.5 s before; otherwise `local_ttl` is the bound.
+//! - While the server does not answer, values are loaded without it, and what was removed is
+//!   removed on the server once it answers again, as long as this process lives.
+//!
+//! # Costs
+//! Besides tier 1, a cache has one thread, a connection for announcements, and as many connections
+//! as there are concurrent requests (64 of them are kept).
+//!
+//! # Forks
+//! The child of a fork builds a cache of its own. In a child, an inherited one may return what tier
+//! 1 had at the fork, for 2.5 s (without announcements: until `local_ttl`). Beyond that it neither
+//! waits nor asks the server: reads find nothing, loaders are called, and nothing is stored.
+
+mod background;
+mod builder;
+mod calls;
+mod clock;
+mod codec;
+mod drive;
+mod keys;
+#[cfg(feature = "redis")]
+mod redis;
+mod session;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub use crate::expiry::Ttl;
+pub use builder::{TieredBuilder, TieredError};
+#[cfg(feature = "json")]
+pub use codec::Json;
+pub use codec::{Bytes, Codec, Schema};
+pub use keys::{Name, TierKey};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use redis::Redis;
+pub use transport::{Answer, Bus, Command, Connection, Failure, Greeting, Message, Tier2};
+
+use crate::cache::Cache;
+use crate::error::LoadError;
+use crate::flight::{ActorId, Joined, Outcome};
+use crate::loading::shared;
+use crate::stats::Stats;
+use crate::tier2::{Action, Namespace};
+use calls::{Marks, NoValue, Reading, Removing, Shared, Writing, nanos, ttl_nanos};
+use clock::now;
+use drive::drive;
+use keys::{Names, quote_name};
+use session::{Local, NODE, Session, lock};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A cache with entries in this process and on a server that processes share. See the
+/// [module](self).
+///
+/// A clone is a handle to the same cache. When the last one is dropped, the cache replays what the
+/// server has not confirmed, for as long as one command may take, and closes its connections.
+///
+/// # Examples
+/// ```no_run
+/// # #[cfg(feature = "redis")]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use hotset::tiered::{Bytes, Redis, Tiered};
+/// use std::time::Duration;
+///
+/// let redis = Redis::open("redis://localhost:6379/0")?;
+/// let prices: Tiered<str, String> = Tiered::builder("shop", "prices", redis, Bytes)
+///     .max_entries(10_000)
+///     .ttl(Duration::from_secs(300))
+///     .build()?;
+/// let tea = prices.get_or_load("tea", || std::fs::read_to_string("tea.txt"))?;
+/// prices.remove("tea"); // in every process
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "redis"))]
+/// # fn main() {}
+/// ```
+pub struct Tiered<K: ?Sized, V>(Arc<Inner<V>>, PhantomData<fn(&K)>);
+
+struct Inner<V> {
+    cache: Cache<Name, V>,
+    session: Arc<Session>,
+    namespace: Namespace,
+    names: Names,
+    codec: Box<dyn Codec<V>>,
+    max_value: usize,
+    unsynced_ttl: Duration,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<K: ?Sized, V> Clone for Tiered<K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
+    }
+}
+
+impl<K: ?Sized, V> fmt::Debug for Tiered<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stem = String::from_utf8_lossy(self.0.names.stem());
+        f.debug_struct("Tiered").field("keys", &stem).finish_non_exhaustive()
+    }
+}
+
+impl<V> Drop for Inner<V> {
+    fn drop(&mut self) {
+        if !self.session.is_own() {
+            // The thread is the parent's.
+            return;
+        }
+        // Release pairs with the Acquire of the background thread: it sees the journal.
+        self.session.stopped.store(true, Ordering::Release);
+        let thread = lock(&self.thread).take();
+        // The thread itself drops the last handle if a listener of it had that one.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            _ = thread.join();
+        }
+    }
+}
+
+/// Tier 1, as announcements change it.
+struct FirstTier<V>(Cache<Name, V>);
+
+impl<V: Clone + Send + Sync> Local for FirstTier<V> {
+    fn remove(&self, name: &[u8]) {
+        self.0.invalidate(name);
+    }
+
+    fn clear(&self) {
+        self.0.clear();
+    }
+
+    fn invalidate_loads(&self) {
+        // The removal kills what a load is about to insert.
+        self.0.0.flights.invalidate_all(|_, name| _ = self.0.invalidate(name));
+    }
+}
+
+/// Statistics of a [`Tiered`] cache.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TieredStats {
+    /// The statistics of tier 1.
+    pub tier1: Stats,
+    /// Counters of the second tier's operations, by name.
+    pub tier2: Vec<(&'static str, u64)>,
+    /// Counters of what happened between this process and the server, by name.
+    pub server: Vec<(&'static str, u64)>,
+    /// "unknown", "up", "replaying" or "down".
+    pub link: &'static str,
+    /// Whether the server's announcements are known to arrive: "armed". Otherwise "none", "lost" or
+    /// "unsynced".
+    pub bus: &'static str,
+    /// The number of keys whose change the server has not confirmed.
+    pub unconfirmed: usize,
+}
+
+impl TieredStats {
+    /// Returns the counter of the second tier, or of the server, with this name; 0 if there is
+    /// none.
+    pub fn counter(&self, name: &str) -> u64 {
+        let mut all = self.tier2.iter().chain(&self.server);
+        all.find(|(counter, _)| *counter == name).map_or(0, |(_, count)| *count)
+    }
+}
+
+impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
+    /// Returns a builder of a cache.
+    ///
+    /// `prefix` begins all keys of all caches that share a server; `name` distinguishes this cache
+    /// from others. Programs that share the entries have the same prefix, name, codec and schema.
+    pub fn builder(
+        prefix: impl Into<String>,
+        name: impl Into<String>,
+        tier2: impl Tier2,
+        codec: impl Codec<V>,
+    ) -> TieredBuilder<K, V> {
+        TieredBuilder::new(prefix.into(), name.into(), Arc::new(tier2), Box::new(codec))
+    }
+
+    /// Returns the value of `key`, from tier 1 or from the server.
+    ///
+    /// # Complexity
+    /// A lookup in tier 1; after a miss, one request to the server, of at most the timeout that is
+    /// set.
+    pub fn get(&self, key: &K) -> Option<V> {
+        let found = self.find(key, None::<fn() -> Result<(V, Ttl), NoValue>>, &[]);
+        found.unwrap_or_default()
+    }
+
+    /// Returns the value of `key`. If it is in neither tier, `load` returns it, which is called by
+    /// one caller over all processes; the others wait for it.
+    ///
+    /// If the server does not answer, `load` is called without a lease: once per process.
+    ///
+    /// # Errors
+    /// [`LoadError::Failed`] with the error of `load`, this caller's or that of another one that
+    /// this call waited for; [`LoadError::Reentrant`] if the key is requested inside its loader.
+    ///
+    /// # Panics
+    /// If `load` panics. Other callers load by themselves then.
+    pub fn get_or_load<E: Send + Sync + 'static>(
+        &self,
+        key: &K,
+        load: impl FnOnce() -> Result<V, E>,
+    ) -> Result<V, LoadError<E>> {
+        self.get_or_load_tagged(key, &[], || load().map(|value| (value, Ttl::Default)))
+    }
+
+    /// Behaves like [`get_or_load`](Self::get_or_load), with a loader that returns how long the
+    /// value is fresh, and with tags of the loaded value (see
+    /// [`invalidate_tag`](Self::invalidate_tag)).
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Panics
+    /// If `load` panics; if there are more than 16 tags, or one is longer than 255 bytes on the
+    /// server.
+    pub fn get_or_load_tagged<E: Send + Sync + 'static>(
+        &self,
+        key: &K,
+        tags: &[&str],
+        load: impl FnOnce() -> Result<(V, Ttl), E>,
+    ) -> Result<V, LoadError<E>> {
+        let found = self.find(key, Some(load), tags)?;
+        Ok(found.expect("a read with a loader ends with a value or an error"))
+    }
+
+    /// Sets the value of `key` on the server, then in tier 1. Other processes drop theirs.
+    ///
+    /// Returns whether the server confirmed it. Otherwise the key is removed everywhere once the
+    /// server answers: the value is nowhere, and is loaded when it is needed next.
+    pub fn set(&self, key: &K, value: V) -> bool {
+        self.set_tagged(key, value, Ttl::Default, &[])
+    }
+
+    /// Behaves like [`set`](Self::set), with the time for which the value is fresh, and with tags.
+    ///
+    /// # Panics
+    /// If there are more than 16 tags, or one is longer than 255 bytes on the server.
+    pub fn set_tagged(&self, key: &K, value: V, ttl: Ttl, tags: &[&str]) -> bool {
+        let inner = &*self.0;
+        if !inner.session.is_own() {
+            return false;
+        }
+        let (name, full_key) = self.name_of(key);
+        let shared = self.shared(&name, full_key.as_deref());
+        let (payload, whole) = shared.encode(&value);
+        if !whole {
+            // Tier 2 must not have the old value.
+            let confirmed = self.operate(&name, inner.namespace.remove(name.as_bytes(), NODE, now()));
+            if confirmed {
+                let ttl = match ttl_nanos(ttl) {
+                    0 => inner.unsynced_ttl,
+                    ttl => Duration::from_nanos(ttl).min(inner.unsynced_ttl),
+                };
+                inner.cache.insert_with_ttl(name, value, Ttl::After(ttl));
+            }
+            return false;
+        }
+        let tags = tag_names(tags);
+        let mut operation = inner
+            .namespace
+            .write(name.as_bytes(), NODE, now(), ttl_nanos(ttl), &borrowed(&tags));
+        let mut call = Writing {
+            shared,
+            marks: Marks::new(&inner.cache, &name, self.hash(&name)),
+            payload,
+        };
+        let end = drive(&inner.session, &mut operation, &mut call);
+        call.end(end, &operation, &value)
+    }
+
+    /// Removes `key` from both tiers, in all processes. Returns whether the server confirmed it;
+    /// otherwise the removal is repeated until it does.
+    pub fn remove(&self, key: &K) -> bool {
+        self.with_name(key, |name| self.0.namespace.remove(name.as_bytes(), NODE, now()))
+    }
+
+    /// Expires the value of `key` in all processes: it may be returned stale, within the graces
+    /// that are set, while it is loaded anew. Returns whether the server confirmed it.
+    pub fn expire(&self, key: &K) -> bool {
+        self.with_name(key, |name| self.0.namespace.expire(name.as_bytes(), NODE, now()))
+    }
+
+    /// Invalidates all entries, in all processes. Returns whether the server confirmed it.
+    ///
+    /// # Complexity
+    /// One request. The entries on the server are left to their ttl.
+    pub fn clear(&self) -> bool {
+        self.bump(None)
+    }
+
+    /// Invalidates all entries with this tag, in all processes. Returns whether the server
+    /// confirmed it. Tier 1 is cleared whole.
+    ///
+    /// # Panics
+    /// If the tag is longer than 255 bytes on the server.
+    pub fn invalidate_tag(&self, tag: &str) -> bool {
+        self.bump(Some(tag))
+    }
+
+    /// Returns the statistics.
+    pub fn stats(&self) -> TieredStats {
+        let inner = &*self.0;
+        let (mut tier2, mut server) = (Vec::new(), Vec::new());
+        inner
+            .namespace
+            .stats()
+            .for_each(|name, count| tier2.push((name, count)));
+        inner
+            .session
+            .tier
+            .stats()
+            .for_each(|name, count| server.push((name, count)));
+        let node = inner.session.tier.nodes(now()).first().copied();
+        TieredStats {
+            tier1: inner.cache.stats(),
+            tier2,
+            server,
+            link: node.map_or("unknown", |node| node.link),
+            bus: node.map_or("none", |node| node.bus),
+            unconfirmed: inner.session.tier.journal_len(),
+        }
+    }
+
+    fn hash(&self, name: &Name) -> u64 {
+        self.0.cache.0.hash::<Name>(name)
+    }
+
+    fn name_of(&self, key: &K) -> (Name, Option<Vec<u8>>) {
+        let mut text = String::with_capacity(96);
+        let full_key = self.0.names.write(key, &mut text);
+        (Name::from(text.as_bytes()), full_key)
+    }
+
+    fn shared<'a>(&'a self, name: &'a Name, full_key: Option<&'a [u8]>) -> Shared<'a, V> {
+        Shared {
+            cache: &self.0.cache,
+            session: &self.0.session,
+            codec: &*self.0.codec,
+            max_value: self.0.max_value,
+            name,
+            full_key,
+        }
+    }
+
+    /// Returns the value in tier 1, if that may be believed.
+    fn hit(&self, name: &[u8]) -> Option<V> {
+        // Before the lookup: what is found after an invalidation arrived is newer than that.
+        let trusted = now() <= self.0.session.tier.trust().hits_until();
+        if trusted { self.0.cache.get(name) } else { None }
+    }
+
+    fn find<E, F>(&self, key: &K, load: Option<F>, tags: &[&str]) -> Result<Option<V>, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce() -> Result<(V, Ttl), E>,
+    {
+        let mut text = String::with_capacity(96);
+        let full_key = self.0.names.write(key, &mut text);
+        if let Some(value) = self.hit(text.as_bytes()) {
+            return Ok(Some(value));
+        }
+        let inner = &*self.0;
+        if !inner.session.is_own() {
+            return load.map_or(Ok(None), |load| match load() {
+                Ok((value, _)) => Ok(Some(value)),
+                Err(error) => Err(LoadError::Failed(error.into())),
+            });
+        }
+        let name = Name::from(text.as_bytes());
+        if load.is_some() && calls::is_loading(&inner.session, &name) {
+            return Err(LoadError::Reentrant);
+        }
+        let hash = self.hash(&name);
+        let leader = loop {
+            if now() > inner.session.tier.trust().joins_until() {
+                // A load in flight may be older than what may be returned.
+                inner.cache.invalidate::<Name>(&name);
+            }
+            let equal = |other: &Name| *other == name;
+            let actor = ActorId::this_thread();
+            match inner.cache.0.flights.join(hash, equal, name.clone(), actor) {
+                Joined::Lead { mut leader, recheck } => {
+                    if let Some(value) = recheck.then(|| self.hit(name.as_bytes())).flatten() {
+                        leader.complete(|| Outcome::Loaded(value.clone()));
+                        return Ok(Some(value));
+                    }
+                    break leader;
+                }
+                Joined::Wait(flight) => {
+                    let outcome = flight.wait()?;
+                    if load.is_none() && matches!(outcome, Some(Outcome::Failed(error)) if error.is::<NoValue>()) {
+                        return Ok(None);
+                    }
+                    if let Some(result) = shared::<V, E>(outcome) {
+                        return result.map(Some);
+                    }
+                    if let Some(value) = self.hit(name.as_bytes()) {
+                        return Ok(Some(value));
+                    }
+                }
+            }
+        };
+        let tags = tag_names(tags);
+        let mut marks = Marks::new(&inner.cache, &name, hash);
+        marks.push(leader);
+        let mut operation = inner
+            .namespace
+            .read(name.as_bytes(), NODE, now(), load.is_some(), &borrowed(&tags));
+        let mut call = Reading {
+            shared: self.shared(&name, full_key.as_deref()),
+            marks,
+            load,
+            confirmed_only: false,
+            loaded: false,
+            value: None,
+            payload: None,
+            error: None,
+            panic: None,
+        };
+        let end = drive(&inner.session, &mut operation, &mut call);
+        call.end(end, &operation).map_err(LoadError::Failed)
+    }
+
+    fn with_name(&self, key: &K, begin: impl FnOnce(&Name) -> crate::tier2::Operation) -> bool {
+        if !self.0.session.is_own() {
+            return false;
+        }
+        let (name, _) = self.name_of(key);
+        self.operate(&name, begin(&name))
+    }
+
+    fn operate(&self, name: &Name, mut operation: crate::tier2::Operation) -> bool {
+        let mut call = Removing {
+            cache: &self.0.cache,
+            name: Some(name),
+        };
+        let end = drive(&self.0.session, &mut operation, &mut call);
+        self.0.session.wake(name.as_bytes());
+        end == Action::Done
+    }
+
+    fn bump(&self, tag: Option<&str>) -> bool {
+        let inner = &*self.0;
+        if !inner.session.is_own() {
+            return false;
+        }
+        let tag = tag.map(quote_name);
+        let mut operation = inner
+            .namespace
+            .bump(tag.as_ref().map(|tag| tag.as_bytes()), 0, NODE, now());
+        let mut call = Removing {
+            cache: &inner.cache,
+            name: None,
+        };
+        let end = drive(&inner.session, &mut operation, &mut call);
+        inner.session.wake_all();
+        end == Action::Done
+    }
+}
+
+fn tag_names(tags: &[&str]) -> Vec<String> {
+    tags.iter().map(|tag| quote_name(tag)).collect()
+}
+
+fn borrowed(tags: &[String]) -> Vec<&[u8]> {
+    tags.iter().map(|tag| tag.as_bytes()).collect()
+}
