@@ -573,10 +573,10 @@ fn removed_keys_are_misses_of_larger_caches_too() {
     );
 }
 
+type ProfileBuilder = hotset::Builder<u32, (), FixedHasher>;
+
 /// A cache of 100,000, whose entries have the weight that the second value has.
-fn weighing(
-    builder: fn(hotset::Builder<u32, (), FixedHasher>) -> hotset::Builder<u32, (), FixedHasher>,
-) -> (Cache<u32, (), FixedHasher>, Arc<AtomicU64>) {
+fn weighing(builder: fn(ProfileBuilder) -> ProfileBuilder) -> (Cache<u32, (), FixedHasher>, Arc<AtomicU64>) {
     let weight = Arc::new(AtomicU64::new(2_000));
     let of = weight.clone();
     let cache = Cache::builder_with_hasher(FixedHasher::default())
