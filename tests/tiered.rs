@@ -328,3 +328,23 @@ fn expire_scripts_and_tags_work_on_a_server() {
     assert!(here.invalidate_tag("menu"));
     assert_eq!(here.get("tea").as_deref(), Some("5"));
 }
+
+#[test]
+fn an_idle_connection_that_the_server_closed_is_not_used() {
+    let server = Server::start();
+    // With the bus, canaries would use the connection every second.
+    let builder = Tiered::builder("shop", "prices", Redis::open(&*server.url()).unwrap(), Bytes);
+    let cache: Texts = builder.max_entries(10).bus(false).build().unwrap();
+    assert!(cache.set("a", "1".into()));
+    // Longer than a connection is used without a check.
+    std::thread::sleep(Duration::from_millis(1_100));
+    let mut other = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let killed: i64 = redis::cmd("CLIENT")
+        .arg("KILL")
+        .arg("TYPE")
+        .arg("normal")
+        .query(&mut other)
+        .unwrap();
+    assert!(killed >= 1);
+    assert!(cache.set("a", "2".into()));
+}

@@ -13,6 +13,9 @@ pub(super) const NODE: u32 = 0;
 /// The number of groups, by key, of callers that wait for other processes' loads.
 const SHARDS: usize = 16;
 
+/// A connection that was idle for longer is checked before it is used.
+const MAX_UNCHECKED: Duration = Duration::from_secs(1);
+
 /// The most idle connections.
 const MAX_IDLE: usize = 64;
 
@@ -27,6 +30,8 @@ struct Pooled {
     connection: Box<dyn Connection>,
     epoch: u32,
     number: u64,
+    /// When it was given back.
+    used: Instant,
 }
 
 /// What a change on the server means for the first tier.
@@ -124,6 +129,7 @@ impl Session {
             connection,
             epoch,
             number: greeting.connection,
+            used: Instant::now(),
         })
     }
 
@@ -140,17 +146,24 @@ impl Session {
     fn take(&self) -> Result<Pooled, Failure> {
         loop {
             let idle = lock(&self.idle).pop();
-            let pooled = match idle {
+            let mut pooled = match idle {
                 Some(pooled) => pooled,
                 None => self.connect()?,
             };
-            if pooled.epoch == self.tier.epoch(NODE) {
+            if pooled.epoch != self.tier.epoch(NODE) {
+                continue;
+            }
+            // A command on a connection that was closed meanwhile would have an unknown outcome.
+            if pooled.used.elapsed() < MAX_UNCHECKED || pooled.connection.ping(Instant::now() + self.timeout).is_ok() {
                 return Ok(pooled);
             }
+            // The others were idle for longer.
+            self.close_idle();
         }
     }
 
-    fn give_back(&self, pooled: Pooled) {
+    fn give_back(&self, mut pooled: Pooled) {
+        pooled.used = Instant::now();
         let mut idle = lock(&self.idle);
         if idle.len() < MAX_IDLE && !self.stopped.load(Ordering::Relaxed) {
             idle.push(pooled);

@@ -138,6 +138,14 @@ impl Tier2 for Memory {
 }
 
 impl Connection for Memory {
+    fn ping(&mut self, _: Instant) -> Result<(), Failure> {
+        if lock(&self.0).down {
+            Err(Failure::Timeout)
+        } else {
+            Ok(())
+        }
+    }
+
     fn execute(&mut self, command: &Command<'_>, _: Instant) -> Result<Answer, Failure> {
         let mut state = lock(&self.0);
         if state.down {

@@ -136,6 +136,13 @@ pub trait Connection: Send {
     /// [`Failure::Timeout`] if a part of the command may have been sent, and there was no whole
     /// answer by `deadline`: the caller drops the connection. Otherwise what the server answered.
     fn execute(&mut self, command: &Command<'_>, deadline: Instant) -> Result<Answer, Failure>;
+
+    /// Asks the server for a sign of life: called before a command, where the connection was idle.
+    ///
+    /// # Errors
+    /// The server, or something on the way, has closed the connection, or does not answer by
+    /// `deadline`: the caller drops the connection.
+    fn ping(&mut self, deadline: Instant) -> Result<(), Failure>;
 }
 
 /// What came through a [`Bus`].

@@ -316,6 +316,10 @@ impl RedisConnection {
 }
 
 impl Connection for RedisConnection {
+    fn ping(&mut self, deadline: Instant) -> Result<(), Failure> {
+        self.one(command(&[b"PING"]), deadline).map(drop)
+    }
+
     fn execute(&mut self, request: &Command<'_>, deadline: Instant) -> Result<Answer, Failure> {
         match *request {
             Command::Get { key } => bytes_of(self.one(command(&[b"GET", key]), deadline)?).map(Answer::Value),

@@ -210,8 +210,10 @@ class MemcachedServer:
 
     def stop(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
-        # (All of its threads have stopped then.)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+        # (Not `waitid`: it waits for ever for a process that was stopped before, or has ended.)
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            while (task / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                time.sleep(0.0005)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
