@@ -302,10 +302,10 @@ impl Node {
     }
 
     /// By how many milliseconds the server's clock may move against ours: one of a coarse
-    /// resolution ticks at another time after the server was stopped. A value that was expired now
-    /// must not become fresh by that.
+    /// resolution is late for a while after the server was stopped. A value that was expired now must
+    /// not become fresh by that.
     pub(crate) fn clock_shift(&self) -> u64 {
-        if self.resolution > 1 { 2 * self.resolution } else { 0 }
+        if self.resolution > 1 { 10 * self.resolution } else { 0 }
     }
 
     /// Narrows the bounds by a reading of a clock that ticks once per `resolution`.

@@ -153,7 +153,7 @@ impl Session {
             if pooled.epoch != self.tier.epoch(NODE) {
                 continue;
             }
-            // A command on a connection that was closed meanwhile would have an unknown outcome.
+            // A command on a connection that was closed in between would have an unknown outcome.
             if pooled.used.elapsed() < MAX_UNCHECKED || pooled.connection.ping(Instant::now() + self.timeout).is_ok() {
                 return Ok(pooled);
             }

@@ -137,7 +137,7 @@ pub trait Connection: Send {
     /// answer by `deadline`: the caller drops the connection. Otherwise what the server answered.
     fn execute(&mut self, command: &Command<'_>, deadline: Instant) -> Result<Answer, Failure>;
 
-    /// Asks the server for a sign of life: called before a command, where the connection was idle.
+    /// Exchanges a PING with the server: called before a command, where the connection was idle.
     ///
     /// # Errors
     /// The server, or something on the way, has closed the connection, or does not answer by

@@ -463,6 +463,7 @@ impl Operation {
         let one = state.known(self.place);
         let from = one.server_ms_lower(self.lifetime.from);
         match self.action {
+            Action::Expire if one.clock_shift() > 0 && !self.serves_stale_values() => self.soft_end = 1,
             Action::Expire => self.soft_end = from.saturating_sub(one.clock_shift()),
             Action::Put | Action::Fill | Action::Touch => self.meta.soft_end = from.saturating_add(self.lifetime.ms),
             _ => return,
@@ -474,6 +475,11 @@ impl Operation {
             Action::Put if !one.can_fence => from.saturating_add(millis(self.tier.0.settings.write_window)),
             _ => 0,
         };
+    }
+
+    fn serves_stale_values(&self) -> bool {
+        let settings = &self.namespace().0.settings;
+        settings.stale_while_revalidate.max(settings.stale_if_error) > 0
     }
 
     /// Has the caller connect to the key's node, of which nothing is known.
