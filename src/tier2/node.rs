@@ -301,8 +301,8 @@ impl Node {
         self.lower = offset(server_ms, now);
     }
 
-    /// By how many milliseconds the server's clock may be late: one of a coarse resolution is, for a
-    /// while after the server was stopped. A value that was expired now must not become fresh by
+    /// By how many milliseconds the server's clock may be late: one of a coarse resolution is, for
+    /// a while after the server was stopped. A value that was expired now must not become fresh by
     /// that.
     pub(crate) fn clock_shift(&self) -> u64 {
         if self.resolution > 1 { 10 * self.resolution } else { 0 }
