@@ -334,6 +334,11 @@ impl<V: Clone> Writing<'_, V> {
     /// whether the server confirmed it.
     pub(super) fn end(mut self, end: Action, operation: &Operation, value: &V) -> bool {
         let confirmed = end == Action::Done && operation.is_stored();
+        if !self.marks.is_whole() {
+            // All loads were invalidated while the request was on its way. Another caller may have
+            // read, and stored, the previous value since then.
+            self.shared.cache.invalidate::<Name>(self.shared.name);
+        }
         if confirmed && operation.keep_until() > now() {
             self.marks.finish(value, operation.keep_until());
         }

@@ -454,6 +454,9 @@ class Flight:
             error: The exception of the load.
         """
 
+    def is_valid(self) -> bool:
+        """Returns whether the load that the caller leads has not ended, and was not invalidated."""
+
     def abandon(self) -> None:
         """Gives the load up (because its task was cancelled, say): waiters try again.
 

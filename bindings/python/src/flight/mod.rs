@@ -23,6 +23,9 @@ pub(crate) trait LoadOwner {
     /// invalidated, and hands it to the waiters.
     fn end_load(&self, py: Python<'_>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()>;
 
+    /// Returns whether the load is in progress, and was not invalidated.
+    fn is_valid(&self, token: LoadToken) -> bool;
+
     /// Logs that an expired value is served for the key with this hash, because its load raised
     /// `error`.
     fn log_stale(&self, _hash: u64, _error: &PyErr) {}
@@ -168,6 +171,11 @@ impl Flight {
     /// Dropping a leader's Flight does the same.
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {
         self.give_up(py)
+    }
+
+    /// Returns whether the load that the caller leads has not ended, and was not invalidated.
+    fn is_valid(&self) -> bool {
+        self.lead.as_ref().is_some_and(|lead| lead.cache.is_valid(lead.token))
     }
 
     /// Returns whether the load has ended.

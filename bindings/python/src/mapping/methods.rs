@@ -281,6 +281,10 @@ impl Mapping {
 }
 
 impl LoadOwner for Mapping {
+    fn is_valid(&self, token: LoadToken) -> bool {
+        self.store.loads.is_valid(token)
+    }
+
     fn end_load(&self, py: Python<'_>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         let _drain = DrainOnExit;
         let key = lead.key.clone().into_bound(py);

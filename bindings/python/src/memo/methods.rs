@@ -10,7 +10,7 @@ use crate::flight::{Flight, Lead, LoadOwner};
 use crate::objects::{Equal, Object, Raised};
 use crate::store::deferred_drop::DrainOnExit;
 use crate::store::key::{Found, KeyQuery, Search, StoredKey, Value};
-use crate::store::loads::{AbandonOnDrop, LoadRole};
+use crate::store::loads::{AbandonOnDrop, LoadRole, LoadToken};
 use crate::ttl::parse_ttl;
 use crate::types;
 use hotset::Ttl;
@@ -249,6 +249,10 @@ impl Memo {
 }
 
 impl LoadOwner for Memo {
+    fn is_valid(&self, token: LoadToken) -> bool {
+        self.store.loads.is_valid(token)
+    }
+
     fn end_load(&self, py: Python<'_>, lead: &Lead, outcome: &Outcome, ttl: Ttl) -> PyResult<()> {
         let _drain = DrainOnExit;
         let stored = StoredKey::new(lead.key.clone(), self.store.is_method());

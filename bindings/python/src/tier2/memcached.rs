@@ -27,7 +27,7 @@ impl PyMemcached {
         })
     }
 
-    /// Returns the place of the server that has `key`, as pymemcache's rendezvous hashing decides.
+    /// Returns the place of the server that has `key`, by pymemcache's rendezvous hashing.
     #[pyo3(signature = (key, /))]
     fn node_of(&self, key: &[u8]) -> usize {
         memcached::node_of(&self.names, key)

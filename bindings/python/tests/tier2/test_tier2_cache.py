@@ -48,6 +48,27 @@ def test_set_is_seen_by_other_caches(server, cache):
     wait_until(lambda: other.get("tea") == 2, what="the new value")
 
 
+def test_set_invalidates_reads_that_began_after_its_load_was_invalidated(server, cache):
+    prices = cache(server, bus=None)
+    prices.set("tea", 1)
+    first = prices.space.first
+    begin = first.mark
+
+    def begin_and_lose(args, kwargs):
+        mark = begin(args, kwargs)
+        # Without announcements, all loads in flight are invalidated periodically.
+        first.invalidate_loads()
+        reads.append(begin(args, kwargs))
+        return mark
+
+    reads = []
+    first.mark = begin_and_lose
+    assert prices.set("tea", 2)
+    # What another thread read before the server had the new value.
+    reads[0].finish(1)
+    assert prices.get("tea") == 2
+
+
 def test_delete_is_seen_by_other_caches(server, cache):
     one, other = cache(server), cache(server)
     armed(one, other)

@@ -159,6 +159,11 @@ def _end_write(call: Call, outcome: Outcome) -> bool:
         if other is not call.space:
             other.first.invalidate(call.args, call.kwargs)
     if mark is not None:
+        if not mark.is_valid():
+            # Something invalidated all loads while the request was on its way (without
+            # announcements that is done periodically). Another caller may have read, and stored,
+            # the previous value since then.
+            call.invalidate()
         # Callers that joined it must not get an unconfirmed value.
         if outcome.is_confirmed and outcome.keep_until > now():
             mark.finish(call.loaded, (outcome.keep_until - now()) / 1e9)
