@@ -17,8 +17,6 @@ MAX_VALUE = (1 << 20) - (2 << 10)
 class Memcached(SecondTier):
     """Memcached servers as the second tier of caches.
 
-    Experimental: the page "In front of Memcached" has what is known to be wrong.
-
     Keys are spread over the servers by rendezvous hashing, as pymemcache's `HashClient` does it. A
     server that is down keeps its keys: they are loaded without the second tier until it is back,
     since another server would hold values that nothing invalidates.
