@@ -144,6 +144,6 @@ def test_the_pages_rights_suffice(own_server, tier2, cache):
     assert one.set("b", 2) and one.touch("b") and one.expire("b") and one.delete("a") and one.add("c", 3)
     assert one.incr("n", ttl=60) == 1 and one.incr("n") == 2
     assert one.set("d", 4, tags=("t",)) and one.invalidate_tag("t") and one.clear()
-    assert other.get_many(["a", "b", "c", "d"]) == {}
+    wait_until(lambda: other.get_many(["a", "b", "c", "d"]) == {}, what="the clear")
     counted = one.stats()["server"]
     assert counted["noperm"] == counted["other_errors"] == 0

@@ -32,6 +32,10 @@ class Mark(Protocol):
         """Ends the load with a value."""
         ...
 
+    def is_valid(self) -> bool:
+        """Returns whether the load has not ended, and was not invalidated."""
+        ...
+
     def abandon(self) -> None:
         """Ends the load without a value."""
         ...
