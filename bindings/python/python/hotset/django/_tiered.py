@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
@@ -514,7 +514,7 @@ class TieredCache(Backend):
     @property
     def server(self) -> Redis:
         """The `hotset.tier2.Redis`."""
-        return self._tier.space.server
+        return cast(Redis, self._tier.space.server)
 
     def stats(self) -> dict[str, Any]:
         """Returns the counters of this process: "tier1", "tier2" and "server".
