@@ -205,13 +205,13 @@ impl RedisConnection {
     /// Returns how the server describes itself.
     fn greet(&mut self, deadline: Instant) -> Result<Greeting, Failure> {
         // No connection has the last number: whether the server kills by number at all.
-        let nobody = (1u64 << 53) - 1;
+        let unused_id = (1u64 << 53) - 1;
         let commands = [
             command(&[b"CLIENT", b"ID"]),
             command(&[b"INFO", b"server"]),
             command(&[b"INFO", b"replication"]),
             command(&[b"TIME"]),
-            command(&[b"CLIENT", b"KILL", b"ID", nobody.to_string().as_bytes()]),
+            command(&[b"CLIENT", b"KILL", b"ID", unused_id.to_string().as_bytes()]),
         ];
         let replies = exchange(&mut self.connection, &commands, deadline)?;
         for reply in &replies {
