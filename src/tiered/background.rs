@@ -1,8 +1,9 @@
-//! The thread of a cache's second tier: it receives the server's announcements, proves by canaries
-//! that they arrive, renews leases, replays the journal, and probes a server that does not answer.
+//! The thread of a server of a cache's second tier: it receives the announcements, proves by
+//! canaries that they arrive, renews leases, replays the journal, and probes a server that does not
+//! answer.
 
 use super::clock::now;
-use super::session::{NODE, Session};
+use super::session::Session;
 use super::transport::{Answer, Bus, Command, Failure, Message};
 use crate::tier2::{CANARY_PX, Task};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,20 +16,27 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 struct Background {
     session: Arc<Session>,
+    server: u32,
     bus: Option<Box<dyn Bus>>,
     /// The canary whose PING is not answered.
     pinged: Option<u64>,
 }
 
 /// Runs until the session is stopped; then replays the journal for as long as one command may take.
-pub(super) fn run(session: Arc<Session>) {
+pub(super) fn run(session: Arc<Session>, server: u32) {
     let mut this = Background {
         session,
+        server,
         bus: None,
         pinged: None,
     };
     while !this.is_stopped() {
-        let task = this.session.tier.background(NODE, now());
+        if server == 0 {
+            // What fails is tried again.
+            _ = this.session.start_threads();
+            this.session.follow();
+        }
+        let task = this.session.tier.background(server, now());
         // A removal may call the program's listener, which may panic. The task may be half done
         // then: disconnecting ends all trust in the first tier until the bus is set up again.
         if catch_unwind(AssertUnwindSafe(|| this.perform(task))).is_err() {
@@ -38,7 +46,7 @@ pub(super) fn run(session: Arc<Session>) {
     }
     this.bus = None;
     _ = catch_unwind(AssertUnwindSafe(|| this.flush()));
-    this.session.close_idle();
+    this.session.close_idle(server);
 }
 
 impl Background {
@@ -49,9 +57,9 @@ impl Background {
     }
 
     fn flush(&mut self) {
-        let end = Instant::now() + self.session.timeout;
+        let end = Instant::now() + self.session.settings.timeout;
         while self.session.tier.journal_len() > 0 && Instant::now() < end {
-            match self.session.tier.background(NODE, now()) {
+            match self.session.tier.background(self.server, now()) {
                 task @ (Task::Probe | Task::Operate | Task::Clear | Task::DropLoads) => self.perform(task),
                 Task::Sleep(until) => {
                     let left = Duration::from_nanos(until.saturating_sub(now()));
@@ -65,38 +73,38 @@ impl Background {
 
     fn perform(&mut self, task: Task) {
         let session = self.session.clone();
-        let tier = &session.tier;
+        let (tier, server) = (&session.tier, self.server);
         match task {
             Task::Sleep(until) => self.sleep(until),
-            Task::Probe => session.probe(),
+            Task::Probe => session.probe(server),
             Task::Connect => {
-                let prefixes = session.prefixes.each_ref().map(|prefix| &**prefix);
+                let prefixes = session.settings.prefixes.each_ref().map(|prefix| &**prefix);
                 match session
                     .transport
-                    .subscribe(&prefixes, Instant::now() + session.connect_timeout)
+                    .subscribe(server, &prefixes, Instant::now() + session.settings.connect_timeout)
                 {
                     Ok(bus) => {
                         (self.bus, self.pinged) = (Some(bus), None);
-                        tier.connected(NODE, now());
+                        tier.connected(server, now());
                     }
                     Err(_) => self.disconnect(),
                 }
             }
             Task::Close => self.disconnect(),
             Task::Canary(number) => {
-                let key = tier.canary_key(NODE);
+                let key = tier.canary_key(server);
                 let command = Command::Canary {
                     key: &key,
                     px: CANARY_PX,
                 };
-                match session.execute(&command, |_| ()) {
-                    (epoch, Ok(Answer::Flag(_))) => tier.canary_written(NODE, number, epoch, now()),
-                    (_, Ok(_)) => tier.canary_failed(NODE, number, Failure::Other, now()),
-                    (_, Err(failure)) => tier.canary_failed(NODE, number, failure, now()),
+                match session.execute(server, &command) {
+                    (epoch, Ok(Answer::Flag(_))) => tier.canary_written(server, number, epoch, now()),
+                    (_, Ok(_)) => tier.canary_failed(server, number, Failure::Other, now()),
+                    (_, Err(failure)) => tier.canary_failed(server, number, failure, now()),
                 }
             }
             Task::Ping(number) => {
-                let deadline = Instant::now() + session.timeout;
+                let deadline = Instant::now() + session.settings.timeout;
                 match self.bus.as_mut().map(|bus| bus.ping(deadline)) {
                     Some(Ok(())) => self.pinged = Some(number),
                     _ => self.disconnect(),
@@ -104,15 +112,15 @@ impl Background {
             }
             Task::Clear => {
                 session.local.clear();
-                session.wake_all();
-                tier.cleared(NODE, now());
+                session.waiters.wake_all();
+                tier.cleared(server, now());
             }
             Task::DropLoads => {
                 session.local.invalidate_loads();
-                tier.loads_dropped(NODE, now());
+                tier.loads_dropped(server, now());
             }
             Task::Operate => {
-                if let Some(operation) = tier.background_operation(NODE, now()) {
+                if let Some(operation) = tier.background_operation(server, now()) {
                     session.maintain(operation);
                 }
             }
@@ -121,7 +129,7 @@ impl Background {
 
     fn disconnect(&mut self) {
         (self.bus, self.pinged) = (None, None);
-        self.session.tier.disconnected(NODE, now());
+        self.session.tier.disconnected(self.server, now());
     }
 
     /// Waits for a message until then, and handles it.
@@ -131,32 +139,28 @@ impl Background {
             std::thread::sleep(left);
             return;
         };
-        let tier = &self.session.tier;
+        let (tier, server) = (&self.session.tier, self.server);
         match bus.next(Instant::now() + left) {
             Ok(Message::Changed(keys)) => {
                 let mut changed = Vec::new();
-                tier.messages(NODE, keys.iter().map(|key| &**key), |key| changed.push(key));
+                tier.messages(server, keys.iter().map(|key| &**key), |key| changed.push(key));
                 // Outside the core's lock: removals may call the program's listener.
                 changed.into_iter().for_each(|key| self.session.apply(key));
             }
             Ok(Message::Flushed) => {
-                tier.flushed(NODE, now());
+                tier.flushed(server, now());
                 // Before later messages are handled.
-                while let task @ (Task::Clear | Task::DropLoads) = tier_task(&self.session) {
+                while let task @ (Task::Clear | Task::DropLoads) = self.session.tier.background(self.server, now()) {
                     self.perform(task);
                 }
             }
             Ok(Message::Pong) => {
                 if let Some(number) = self.pinged.take() {
-                    tier.pong(NODE, number, now());
+                    tier.pong(server, number, now());
                 }
             }
             Ok(Message::Nothing) => {}
             Err(_) => self.disconnect(),
         }
     }
-}
-
-fn tier_task(session: &Session) -> Task {
-    session.tier.background(NODE, now())
 }

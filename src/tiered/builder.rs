@@ -5,16 +5,16 @@ use super::codec::{Codec, Schema};
 use super::keys::{Name, Names, TierKey, quote_name};
 use super::session::{Session, SessionSettings};
 use super::transport::Tier2;
-use super::{FirstTier, Inner, Tiered, background, nanos};
+use super::{FirstTier, Inner, Tiered, nanos};
 use crate::builder::Builder;
 use crate::cache::Cache;
 use crate::error::BuildError;
-use crate::tier2::{Namespace, NamespaceSettings, Settings, Tier};
+use crate::tier2::{Namespace, NamespaceSettings, SLOTS, Settings, Tier};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a [`Tiered`] cache could not be built.
@@ -261,7 +261,9 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> TieredBuilder<K, V> 
     /// A setting is out of its range, or the thread could not be started.
     pub fn build(self) -> Result<Tiered<K, V>, TieredError> {
         self.check()?;
-        let usual = Duration::from_secs(if self.bus { 60 } else { 5 });
+        let traits = self.tier2.traits();
+        let has_bus = self.bus && traits.announces;
+        let usual = Duration::from_secs(if has_bus { 60 } else { 5 });
         let local_ttl = self.local_ttl.unwrap_or(usual).min(self.ttl);
         let unsynced_ttl = self.unsynced_ttl.min(local_ttl);
         let settings = NamespaceSettings {
@@ -276,13 +278,28 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> TieredBuilder<K, V> 
             early_reload: self.early_reload,
         };
         let bus = Settings {
-            bus: self.bus,
+            bus: has_bus,
+            generation_per_node: traits.is_fixed,
+            clock_resolution: traits.clock_resolution.max(1),
             ..Settings::default()
         };
         let tier = Tier::new(random(), bus);
         let namespace = Namespace::new(&tier, settings);
         let names = Names::new(&self.prefix, &self.name, self.codec.name(), &self.schema);
-        namespace.set_generations(&[names.generation.as_bytes()]);
+        let tags = self.tier2.generation_tags();
+        let places = if traits.is_fixed {
+            self.tier2.servers() as usize
+        } else {
+            tags.len()
+        };
+        if tags.is_empty() || tags.len() > SLOTS.into() || tags.len() != places {
+            return Err(TieredError::Setting(
+                "generation_tags of the transport are too few or too many",
+            ));
+        }
+        let generations: Vec<_> = tags.iter().map(|tag| names.generation(tag)).collect();
+        let borrowed: Vec<_> = generations.iter().map(|key| &**key).collect();
+        namespace.set_generations(&borrowed);
         let canaries = format!("!hotset:{}:{:016x}:", quote_name(&self.prefix), random());
         let cache = self.cache.build()?;
         let session = SessionSettings {
@@ -291,29 +308,39 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> TieredBuilder<K, V> 
             max_loads: self.max_loads,
             prefixes: [
                 names.stem().to_vec(),
-                names.generation.clone().into_bytes(),
+                common_prefix(&generations),
                 canaries.into_bytes(),
             ],
+            generations,
         };
         let local = Box::new(FirstTier(cache.clone()));
         let session = Arc::new(Session::new(tier, self.tier2, local, session));
-        let background = session.clone();
-        let thread = std::thread::Builder::new().name("hotset-tier2".into());
-        let thread = thread
-            .spawn(move || background::run(background))
-            .map_err(TieredError::Thread)?;
+        session.follow();
+        if let Err(error) = session.start_threads() {
+            session.stop_threads();
+            return Err(TieredError::Thread(error));
+        }
         let inner = Inner {
             cache,
             session,
             namespace,
             names,
             codec: self.codec,
-            max_value: self.max_value,
+            max_value: self.max_value.min(traits.max_value),
             unsynced_ttl,
-            thread: Mutex::new(Some(thread)),
         };
         Ok(Tiered(Arc::new(inner), PhantomData))
     }
+}
+
+/// Returns what all of these begin with.
+fn common_prefix(all: &[Vec<u8>]) -> Vec<u8> {
+    let Some((first, others)) = all.split_first() else {
+        return Vec::new();
+    };
+    let common = |other: &Vec<u8>| first.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let length = others.iter().map(common).min().unwrap_or(first.len());
+    first[..length].to_vec()
 }
 
 /// Returns 64 random bits, which no other process draws: not a child of this one either.

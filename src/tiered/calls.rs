@@ -3,15 +3,14 @@
 use super::Ttl;
 use super::clock::now;
 use super::codec::{self, Codec};
-use super::drive::{Call, LoadEnd};
 use super::keys::Name;
 use super::session::Session;
+use super::steps::{Call, LoadEnd};
 use crate::cache::Cache;
 use crate::flight::{ActorId, Joined, Leader, Outcome};
 use crate::tier2::{Action, Kind, Operation};
 use std::any::Any;
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,10 +32,10 @@ pub(super) fn is_loading(session: &Session, name: &Name) -> bool {
 }
 
 /// Ends when the loader does, also by a panic.
-struct Loading;
+pub(super) struct Loading;
 
 impl Loading {
-    fn new(session: &Session, name: &Name) -> Self {
+    pub(super) fn new(session: &Session, name: &Name) -> Self {
         let this = std::ptr::from_ref(session) as usize;
         LOADING.with_borrow_mut(|all| all.push((this, name.clone())));
         Self
@@ -59,7 +58,6 @@ pub(super) struct Payload {
 /// What is the same for all calls of a cache.
 pub(super) struct Shared<'a, V> {
     pub(super) cache: &'a Cache<Name, V>,
-    pub(super) session: &'a Session,
     pub(super) codec: &'a dyn Codec<V>,
     pub(super) max_value: usize,
     pub(super) name: &'a Name,
@@ -182,25 +180,62 @@ impl<'a, V: Clone> Marks<'a, V> {
 }
 
 /// A read, with or without a loader.
-pub(super) struct Reading<'a, V, E, F> {
+pub(super) struct Reading<'a, V, E> {
     pub(super) shared: Shared<'a, V>,
-    pub(super) marks: Marks<'a, V>,
-    pub(super) load: Option<F>,
+    marks: Marks<'a, V>,
+    /// There is a loader that has not been called.
+    can_load: bool,
     /// The mark of a fill was begun by this call after the load: callers that joined it get the
     /// value only if the server confirms it.
-    pub(super) confirmed_only: bool,
-    pub(super) loaded: bool,
-    pub(super) value: Option<V>,
-    pub(super) payload: Option<Payload>,
-    pub(super) error: Option<Arc<E>>,
-    pub(super) panic: Option<Box<dyn Any + Send>>,
+    confirmed_only: bool,
+    loaded: bool,
+    value: Option<V>,
+    payload: Option<Payload>,
+    error: Option<Arc<E>>,
+    panic: Option<Box<dyn Any + Send>>,
 }
 
-impl<V, E, F> Call for Reading<'_, V, E, F>
-where
-    V: Clone + 'static,
-    F: FnOnce() -> Result<(V, Ttl), E>,
-{
+/// How a loader ended: with a value, an error, or a panic.
+pub(super) type Loaded<V, E> = Result<Result<(V, Ttl), Arc<E>>, Box<dyn Any + Send>>;
+
+impl<'a, V: Clone + 'static, E> Reading<'a, V, E> {
+    pub(super) fn new(shared: Shared<'a, V>, marks: Marks<'a, V>, can_load: bool) -> Self {
+        Self {
+            shared,
+            marks,
+            can_load,
+            confirmed_only: false,
+            loaded: false,
+            value: None,
+            payload: None,
+            error: None,
+            panic: None,
+        }
+    }
+
+    /// Takes what the loader returned. A panic ends the lease as an error does, before it
+    /// continues.
+    pub(super) fn loaded(&mut self, loaded: Loaded<V, E>) -> LoadEnd {
+        self.can_load = false;
+        match loaded {
+            Ok(Ok((value, ttl))) => {
+                let (payload, whole) = self.shared.encode(&value);
+                (self.value, self.payload, self.loaded) = (Some(value), Some(payload), true);
+                LoadEnd::Loaded(ttl_nanos(ttl), if whole { Kind::Value } else { Kind::Local })
+            }
+            Ok(Err(error)) => {
+                self.error = Some(error);
+                LoadEnd::Failed
+            }
+            Err(panic) => {
+                self.panic = Some(panic);
+                LoadEnd::Failed
+            }
+        }
+    }
+}
+
+impl<V: Clone + 'static, E> Call for Reading<'_, V, E> {
     fn mark(&mut self) {
         if !self.marks.is_whole() {
             self.marks.begin();
@@ -212,40 +247,13 @@ where
         self.shared.cache.invalidate::<Name>(self.shared.name);
     }
 
-    fn load(&mut self, is_limited: bool) -> LoadEnd {
-        let Some(load) = self.load.take() else {
-            // The core has one load per operation.
-            return LoadEnd::Failed;
-        };
-        let permit = is_limited.then(|| self.shared.session.begin_load());
-        let loading = Loading::new(self.shared.session, self.shared.name);
-        // A panic ends the lease as an error does, before it continues.
-        let result = catch_unwind(AssertUnwindSafe(load));
-        drop((loading, permit));
-        match result {
-            Ok(Ok((value, ttl))) => {
-                let (payload, whole) = self.shared.encode(&value);
-                (self.value, self.payload, self.loaded) = (Some(value), Some(payload), true);
-                LoadEnd::Loaded(ttl_nanos(ttl), if whole { Kind::Value } else { Kind::Local })
-            }
-            Ok(Err(error)) => {
-                self.error = Some(Arc::new(error));
-                LoadEnd::Failed
-            }
-            Err(panic) => {
-                self.panic = Some(panic);
-                LoadEnd::Failed
-            }
-        }
-    }
-
     fn accept(&mut self, operation: &Operation, reply: &[u8]) -> bool {
         let Some(bytes) = self.shared.open(operation, reply) else {
             return false;
         };
         if operation.action() == Action::NegativeHit {
             // A caller with a loader wants a value: it loads one.
-            return self.load.is_none();
+            return !self.can_load;
         }
         let shared = &self.shared;
         if operation.codec() != codec::number(shared.codec.name()) {
@@ -261,7 +269,7 @@ where
     }
 }
 
-impl<V: Clone, E: Send + Sync + 'static, F> Reading<'_, V, E, F> {
+impl<V: Clone, E: Send + Sync + 'static> Reading<'_, V, E> {
     /// Ends the loads in flight. Returns the value.
     pub(super) fn end(mut self, end: Action, operation: &Operation) -> Result<Option<V>, Arc<E>> {
         if let Some(panic) = self.panic.take() {
@@ -316,10 +324,6 @@ impl<V: Clone> Call for Writing<'_, V> {
         self.shared.cache.invalidate::<Name>(self.shared.name);
     }
 
-    fn load(&mut self, _: bool) -> LoadEnd {
-        LoadEnd::Failed
-    }
-
     fn accept(&mut self, _: &Operation, _: &[u8]) -> bool {
         true
     }
@@ -362,10 +366,6 @@ impl<V> Call for Removing<'_, V> {
             Some(name) => _ = self.cache.invalidate::<Name>(name),
             None => self.cache.clear(),
         }
-    }
-
-    fn load(&mut self, _: bool) -> LoadEnd {
-        LoadEnd::Failed
     }
 
     fn accept(&mut self, _: &Operation, _: &[u8]) -> bool {

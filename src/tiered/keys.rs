@@ -171,7 +171,8 @@ fn hex(bytes: &[u8]) -> String {
 #[derive(Debug)]
 pub(super) struct Names {
     stem: String,
-    pub(super) generation: String,
+    prefix: String,
+    name: String,
 }
 
 impl Names {
@@ -180,8 +181,14 @@ impl Names {
         let digest = Blake2b::<U4>::digest(format!("('{codec}', {})", schema.text()));
         Self {
             stem: format!("{prefix}:1{}:{name}:", hex(&digest)),
-            generation: format!("{prefix}:g:{name}"),
+            prefix,
+            name,
         }
+    }
+
+    /// Returns the key of the cache's generation with this tag: of a server, or of slots.
+    pub(super) fn generation(&self, tag: &[u8]) -> Vec<u8> {
+        [self.prefix.as_bytes(), b":g", tag, b":", self.name.as_bytes()].concat()
     }
 
     pub(super) fn stem(&self) -> &[u8] {

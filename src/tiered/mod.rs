@@ -31,14 +31,16 @@ mod builder;
 mod calls;
 mod clock;
 mod codec;
-mod drive;
 mod keys;
+mod many;
 #[cfg(feature = "redis")]
 mod redis;
 mod session;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod waiters;
 
 pub use crate::expiry::Ttl;
 pub use builder::{TieredBuilder, TieredError};
@@ -49,25 +51,24 @@ pub use keys::{Name, TierKey};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use redis::Redis;
-pub use transport::{Answer, Bus, Command, Connection, Failure, Greeting, Message, Tier2};
+pub use transport::{Answer, Bus, Command, Connection, Failure, Greeting, Message, Tier2, Traits};
 
 use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::flight::{ActorId, Joined, Outcome};
 use crate::loading::shared;
 use crate::stats::Stats;
-use crate::tier2::{Action, Namespace};
-use calls::{Marks, NoValue, Reading, Removing, Shared, Writing, nanos, ttl_nanos};
+use crate::tier2::{Action, Namespace, Operation};
+use calls::{Loading, Marks, NoValue, Reading, Removing, Shared, Writing, nanos, ttl_nanos};
 use clock::now;
-use drive::drive;
 use keys::{Names, quote_name};
-use session::{Local, NODE, Session, lock};
+use session::{Local, Session};
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
+use steps::{LoadEnd, Steps};
 
 /// A cache with entries in this process and on a server that processes share. See the
 /// [module](self).
@@ -104,7 +105,6 @@ struct Inner<V> {
     codec: Box<dyn Codec<V>>,
     max_value: usize,
     unsynced_ttl: Duration,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl<K: ?Sized, V> Clone for Tiered<K, V> {
@@ -123,16 +123,10 @@ impl<K: ?Sized, V> fmt::Debug for Tiered<K, V> {
 impl<V> Drop for Inner<V> {
     fn drop(&mut self) {
         if !self.session.is_own() {
-            // The thread is the parent's.
+            // The threads are the parent's.
             return;
         }
-        // Release pairs with the Acquire of the background thread: it sees the journal.
-        self.session.stopped.store(true, Ordering::Release);
-        let thread = lock(&self.thread).take();
-        // The thread itself drops the last handle if a listener of it had that one.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
-            _ = thread.join();
-        }
+        self.session.stop_threads();
     }
 }
 
@@ -164,11 +158,13 @@ pub struct TieredStats {
     pub tier2: Vec<(&'static str, u64)>,
     /// Counters of what happened between this process and the server, by name.
     pub server: Vec<(&'static str, u64)>,
-    /// "unknown", "up", "replaying" or "down".
+    /// "unknown", "up", "replaying" or "down"; of several servers, the worst.
     pub link: &'static str,
     /// Whether the server's announcements are known to arrive: "armed". Otherwise "none", "lost" or
-    /// "unsynced".
+    /// "unsynced". Of several servers, the worst.
     pub bus: &'static str,
+    /// The same of each server: link, and bus. A server without keys is "idle".
+    pub servers: Vec<(&'static str, &'static str)>,
     /// The number of keys whose change the server has not confirmed.
     pub unconfirmed: usize,
 }
@@ -267,7 +263,10 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
         let (payload, whole) = shared.encode(&value);
         if !whole {
             // Tier 2 must not have the old value.
-            let confirmed = self.operate(&name, inner.namespace.remove(name.as_bytes(), NODE, now()));
+            let confirmed = self.operate(
+                &name,
+                inner.namespace.remove(name.as_bytes(), self.server_of(&name), now()),
+            );
             if confirmed {
                 let ttl = match ttl_nanos(ttl) {
                     0 => inner.unsynced_ttl,
@@ -278,28 +277,57 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
             return false;
         }
         let tags = tag_names(tags);
-        let mut operation = inner
-            .namespace
-            .write(name.as_bytes(), NODE, now(), ttl_nanos(ttl), &borrowed(&tags));
-        let mut call = Writing {
+        let operation = inner.namespace.write(
+            name.as_bytes(),
+            self.server_of(&name),
+            now(),
+            ttl_nanos(ttl),
+            &borrowed(&tags),
+        );
+        let call = Writing {
             shared,
             marks: Marks::new(&inner.cache, &name, self.hash(&name)),
             payload,
         };
-        let end = drive(&inner.session, &mut operation, &mut call);
+        let mut steps = Steps::new(operation, call);
+        let end = steps.run(&inner.session, no_load);
+        let (call, operation) = steps.into_parts();
         call.end(end, &operation, &value)
     }
 
     /// Removes `key` from both tiers, in all processes. Returns whether the server confirmed it;
     /// otherwise the removal is repeated until it does.
     pub fn remove(&self, key: &K) -> bool {
-        self.with_name(key, |name| self.0.namespace.remove(name.as_bytes(), NODE, now()))
+        self.with_name(key, |name, server| {
+            self.0.namespace.remove(name.as_bytes(), server, now())
+        })
     }
 
     /// Expires the value of `key` in all processes: it may be returned stale, within the graces
     /// that are set, while it is loaded anew. Returns whether the server confirmed it.
     pub fn expire(&self, key: &K) -> bool {
-        self.with_name(key, |name| self.0.namespace.expire(name.as_bytes(), NODE, now()))
+        self.with_name(key, |name, server| {
+            self.0.namespace.expire(name.as_bytes(), server, now())
+        })
+    }
+
+    /// Gives the value of `key` on the server a new time to live, counted from now. Returns whether
+    /// there was a value, and the server confirmed it.
+    pub fn touch(&self, key: &K, ttl: Ttl) -> bool {
+        let inner = &*self.0;
+        if !inner.session.is_own() {
+            return false;
+        }
+        let (name, _) = self.name_of(key);
+        let server = self.server_of(&name);
+        let operation = inner.namespace.touch(name.as_bytes(), server, now(), ttl_nanos(ttl));
+        let call = Removing {
+            cache: &inner.cache,
+            name: Some(&name),
+        };
+        let mut steps = Steps::new(operation, call);
+        let end = steps.run(&inner.session, no_load);
+        end == Action::Done && steps.into_parts().1.is_stored()
     }
 
     /// Invalidates all entries, in all processes. Returns whether the server confirmed it.
@@ -332,13 +360,22 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
             .tier
             .stats()
             .for_each(|name, count| server.push((name, count)));
-        let node = inner.session.tier.nodes(now()).first().copied();
+        let reports = inner.session.tier.nodes(now());
+        let servers: Vec<_> = reports.iter().map(|one| (one.link, one.bus)).collect();
+        let serving = || servers.iter().filter(|(link, _)| *link != "idle");
+        let worst = |order: &[&'static str], state: &dyn Fn(&(&'static str, &'static str)) -> &'static str| {
+            let found = order.iter().find(|one| serving().any(|server| state(server) == **one));
+            found.copied()
+        };
+        let link = worst(&["down", "replaying", "unknown", "up"], &|server| server.0);
+        let bus = worst(&["unsynced", "lost", "armed", "none"], &|server| server.1);
         TieredStats {
             tier1: inner.cache.stats(),
             tier2,
             server,
-            link: node.map_or("unknown", |node| node.link),
-            bus: node.map_or("none", |node| node.bus),
+            link: link.unwrap_or("unknown"),
+            bus: bus.unwrap_or("none"),
+            servers,
             unconfirmed: inner.session.tier.journal_len(),
         }
     }
@@ -353,10 +390,13 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
         (Name::from(text.as_bytes()), full_key)
     }
 
+    fn server_of(&self, name: &Name) -> u32 {
+        self.0.session.server_of(name.as_bytes())
+    }
+
     fn shared<'a>(&'a self, name: &'a Name, full_key: Option<&'a [u8]>) -> Shared<'a, V> {
         Shared {
             cache: &self.0.cache,
-            session: &self.0.session,
             codec: &*self.0.codec,
             max_value: self.0.max_value,
             name,
@@ -425,39 +465,46 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
         let tags = tag_names(tags);
         let mut marks = Marks::new(&inner.cache, &name, hash);
         marks.push(leader);
-        let mut operation = inner
-            .namespace
-            .read(name.as_bytes(), NODE, now(), load.is_some(), &borrowed(&tags));
-        let mut call = Reading {
-            shared: self.shared(&name, full_key.as_deref()),
-            marks,
-            load,
-            confirmed_only: false,
-            loaded: false,
-            value: None,
-            payload: None,
-            error: None,
-            panic: None,
-        };
-        let end = drive(&inner.session, &mut operation, &mut call);
+        let operation = inner.namespace.read(
+            name.as_bytes(),
+            self.server_of(&name),
+            now(),
+            load.is_some(),
+            &borrowed(&tags),
+        );
+        let call = Reading::new(self.shared(&name, full_key.as_deref()), marks, load.is_some());
+        let mut steps = Steps::new(operation, call);
+        let mut load = load;
+        let end = steps.run(&inner.session, |call, is_limited| {
+            let Some(load) = load.take() else {
+                // The core has one load per operation.
+                return LoadEnd::Failed;
+            };
+            let permit = is_limited.then(|| inner.session.loads.begin());
+            let loading = Loading::new(&inner.session, &name);
+            let loaded = catch_unwind(AssertUnwindSafe(load));
+            drop((loading, permit));
+            call.loaded(loaded.map(|loaded| loaded.map_err(Arc::new)))
+        });
+        let (call, operation) = steps.into_parts();
         call.end(end, &operation).map_err(LoadError::Failed)
     }
 
-    fn with_name(&self, key: &K, begin: impl FnOnce(&Name) -> crate::tier2::Operation) -> bool {
+    fn with_name(&self, key: &K, begin: impl FnOnce(&Name, u32) -> Operation) -> bool {
         if !self.0.session.is_own() {
             return false;
         }
         let (name, _) = self.name_of(key);
-        self.operate(&name, begin(&name))
+        self.operate(&name, begin(&name, self.server_of(&name)))
     }
 
-    fn operate(&self, name: &Name, mut operation: crate::tier2::Operation) -> bool {
-        let mut call = Removing {
+    fn operate(&self, name: &Name, operation: Operation) -> bool {
+        let call = Removing {
             cache: &self.0.cache,
             name: Some(name),
         };
-        let end = drive(&self.0.session, &mut operation, &mut call);
-        self.0.session.wake(name.as_bytes());
+        let end = Steps::new(operation, call).run(&self.0.session, no_load);
+        self.0.session.waiters.wake(name.as_bytes());
         end == Action::Done
     }
 
@@ -467,17 +514,38 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
             return false;
         }
         let tag = tag.map(quote_name);
-        let mut operation = inner
-            .namespace
-            .bump(tag.as_ref().map(|tag| tag.as_bytes()), 0, NODE, now());
-        let mut call = Removing {
-            cache: &inner.cache,
-            name: None,
+        let tag = tag.as_ref().map(|tag| tag.as_bytes());
+        let is_fixed = inner.session.transport.traits().is_fixed;
+        let begin = |(group, key): (usize, &Vec<u8>)| {
+            let server = if is_fixed {
+                group as u32
+            } else {
+                inner.session.server_of(key)
+            };
+            let operation = inner.namespace.bump(tag, group as u32, server, now());
+            let call = Removing {
+                cache: &inner.cache,
+                name: None,
+            };
+            Steps::new(operation, call)
         };
-        let end = drive(&inner.session, &mut operation, &mut call);
-        inner.session.wake_all();
-        end == Action::Done
+        let mut all: Vec<_> = inner
+            .session
+            .settings
+            .generations
+            .iter()
+            .enumerate()
+            .map(begin)
+            .collect();
+        let ends = steps::run_all(&inner.session, &mut all, |_, _, _| {});
+        inner.session.waiters.wake_all();
+        ends.iter().all(|end| *end == Action::Done)
     }
+}
+
+/// The loader of operations that have none.
+fn no_load<C>(_: &mut C, _: bool) -> LoadEnd {
+    LoadEnd::Failed
 }
 
 fn tag_names(tags: &[&str]) -> Vec<String> {

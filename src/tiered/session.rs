@@ -1,22 +1,20 @@
-//! One process's part of a second tier: connections, waiters, and the limit of loads.
+//! One process's part of a second tier: connections, the commands that are sent on them, threads.
 
+use super::background;
 use super::clock::now;
 use super::transport::{Answer, Command, Connection, Failure, Greeting, Tier2};
+use super::waiters::{LoadLimit, Waiters};
 use crate::tier2::{Action, Operation, Probe, Reply, Tier};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// The only server: clusters have more.
-pub(super) const NODE: u32 = 0;
-
-/// The number of groups, by key, of callers that wait for other processes' loads.
-const SHARDS: usize = 16;
 
 /// A connection that was idle for longer is checked before it is used.
 const MAX_UNCHECKED: Duration = Duration::from_secs(1);
 
-/// The most idle connections.
+/// The most idle connections to a server.
 const MAX_IDLE: usize = 64;
 
 /// Locks for short steps, in which no code of the caller's runs, so that nothing is half changed
@@ -28,13 +26,14 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A connection, and the epoch of the server when it was opened.
 struct Pooled {
     connection: Box<dyn Connection>,
+    server: u32,
     epoch: u32,
     number: u64,
     /// When it was given back.
     used: Instant,
 }
 
-/// What a change on the server means for the first tier.
+/// What a change on a server means for the first tier.
 pub(super) trait Local: Send + Sync {
     /// Removes the entry with this name, and invalidates its load.
     fn remove(&self, name: &[u8]);
@@ -44,30 +43,21 @@ pub(super) trait Local: Send + Sync {
     fn invalidate_loads(&self);
 }
 
-/// Callers that wait for another process's load.
-#[derive(Default)]
-struct Waiters {
-    /// How many changes woke them.
-    changes: Mutex<u64>,
-    changed: Condvar,
-}
-
 pub(super) struct Session {
     pub(super) tier: Tier,
     pub(super) transport: Arc<dyn Tier2>,
     pub(super) local: Box<dyn Local>,
-    pub(super) timeout: Duration,
-    pub(super) connect_timeout: Duration,
-    pub(super) prefixes: [Vec<u8>; 3],
-    /// How the key of the cache's generation begins: it is that, or continues with a colon.
-    pub(super) generation: Vec<u8>,
+    pub(super) waiters: Waiters,
+    pub(super) loads: LoadLimit,
+    pub(super) settings: SessionSettings,
     pub(super) stopped: AtomicBool,
     pid: u32,
-    idle: Mutex<Vec<Pooled>>,
-    waiters: [Waiters; SHARDS],
-    /// Loads without a lease that may begin.
-    loads: Mutex<usize>,
-    load_ended: Condvar,
+    /// Idle connections, by server.
+    idle: Mutex<Vec<Vec<Pooled>>>,
+    /// One for each server.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether each server that is known has keys.
+    known: Mutex<Vec<bool>>,
 }
 
 /// Settings of a [`Session`].
@@ -77,6 +67,8 @@ pub(super) struct SessionSettings {
     pub(super) max_loads: usize,
     /// What the keys of the cache begin with, those of its generations, and those of canaries.
     pub(super) prefixes: [Vec<u8>; 3],
+    /// The keys of the cache's generations: those of tags continue with a colon.
+    pub(super) generations: Vec<Vec<u8>>,
 }
 
 impl Session {
@@ -85,16 +77,14 @@ impl Session {
             tier,
             transport,
             local,
-            timeout: settings.timeout,
-            connect_timeout: settings.connect_timeout,
-            generation: settings.prefixes[1].clone(),
-            prefixes: settings.prefixes,
+            waiters: Waiters::default(),
+            loads: LoadLimit::new(settings.max_loads),
+            settings,
             stopped: AtomicBool::new(false),
             pid: std::process::id(),
             idle: Mutex::new(Vec::new()),
-            waiters: Default::default(),
-            loads: Mutex::new(settings.max_loads),
-            load_ended: Condvar::new(),
+            threads: Mutex::new(Vec::new()),
+            known: Mutex::new(Vec::new()),
         }
     }
 
@@ -104,29 +94,83 @@ impl Session {
         self.pid == std::process::id()
     }
 
-    /// How the keys of this process's canaries begin.
-    fn canary_prefix(&self) -> &[u8] {
-        &self.prefixes[2]
+    // --- Threads.
+
+    /// Starts a thread for each server that has none.
+    pub(super) fn start_threads(self: &Arc<Self>) -> io::Result<()> {
+        let servers = self.transport.servers().max(1);
+        let mut threads = lock(&self.threads);
+        while (threads.len() as u32) < servers && !self.stopped.load(Ordering::Relaxed) {
+            let (session, server) = (self.clone(), threads.len() as u32);
+            let thread = std::thread::Builder::new().name("hotset-tier2".into());
+            threads.push(thread.spawn(move || background::run(session, server))?);
+        }
+        Ok(())
     }
 
-    fn greeted(&self, greeting: &Greeting, sent: u64) -> u32 {
+    /// Ends the threads, each of which replays what is left to its server.
+    pub(super) fn stop_threads(&self) {
+        // Release pairs with the Acquire of the background threads: they see the journal.
+        self.stopped.store(true, Ordering::Release);
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            // A thread itself drops the last handle if a listener of it had that one.
+            if thread.thread().id() != std::thread::current().id() {
+                _ = thread.join();
+            }
+        }
+    }
+
+    /// Follows what the transport has learnt of its servers.
+    pub(super) fn follow(&self) {
+        // The transport may be the program's own code, which runs outside the lock.
+        let servers = 0..self.transport.servers().max(1);
+        let serving: Vec<_> = servers.map(|server| self.transport.is_serving(server)).collect();
+        let mut known = lock(&self.known);
+        for (server, serving) in serving.into_iter().enumerate() {
+            if server == known.len() {
+                if server > 0 {
+                    self.tier.joined(server as u32, now());
+                }
+                known.push(true);
+            }
+            if known[server] != serving {
+                known[server] = serving;
+                self.tier.set_serving(server as u32, serving, now());
+            }
+        }
+    }
+
+    /// Returns the server that has the key.
+    pub(super) fn server_of(&self, key: &[u8]) -> u32 {
+        // Others would be unknown to the core.
+        self.transport
+            .server_of(key)
+            .min(self.transport.servers().saturating_sub(1))
+    }
+
+    // --- Connections.
+
+    fn greeted(&self, server: u32, greeting: &Greeting, sent: u64) -> u32 {
+        let canary_prefix = [&*self.settings.prefixes[2], &self.transport.tag_of(server)].concat();
         let probe = Probe {
             identity: &greeting.identity,
             server_ms: greeting.server_ms,
             sent,
             can_fence: greeting.can_fence,
-            canary_prefix: self.canary_prefix(),
+            canary_prefix: &canary_prefix,
         };
-        self.tier.probed(NODE, &probe, now())
+        self.tier.probed(server, &probe, now())
     }
 
-    fn connect(&self) -> Result<Pooled, Failure> {
+    fn connect(&self, server: u32) -> Result<Pooled, Failure> {
         let sent = now();
-        let deadline = Instant::now() + self.connect_timeout;
-        let (connection, greeting) = self.transport.connect(deadline)?;
-        let epoch = self.greeted(&greeting, sent);
+        let deadline = Instant::now() + self.settings.connect_timeout;
+        let (connection, greeting) = self.transport.connect(server, deadline)?;
+        let epoch = self.greeted(server, &greeting, sent);
         Ok(Pooled {
             connection,
+            server,
             epoch,
             number: greeting.connection,
             used: Instant::now(),
@@ -134,140 +178,145 @@ impl Session {
     }
 
     /// Connects to learn the server's identity, and reports the outcome to the core.
-    pub(super) fn probe(&self) {
+    pub(super) fn probe(&self, server: u32) {
         // Idle connections may be of an older epoch, and a server may allow only a few.
-        self.close_idle();
-        match self.connect() {
+        self.close_idle(server);
+        match self.connect(server) {
             Ok(pooled) => self.give_back(pooled),
-            Err(failure) => self.tier.probe_failed(NODE, failure, now()),
+            Err(failure) => self.tier.probe_failed(server, failure, now()),
         }
     }
 
-    fn take(&self) -> Result<Pooled, Failure> {
+    fn take(&self, server: u32) -> Result<Pooled, Failure> {
         loop {
-            let idle = lock(&self.idle).pop();
+            let idle = lock(&self.idle).get_mut(server as usize).and_then(Vec::pop);
             let mut pooled = match idle {
                 Some(pooled) => pooled,
-                None => self.connect()?,
+                None => self.connect(server)?,
             };
-            if pooled.epoch != self.tier.epoch(NODE) {
+            if pooled.epoch != self.tier.epoch(server) {
                 continue;
             }
             // A command on a connection that was closed in between would have an unknown outcome.
-            if pooled.used.elapsed() < MAX_UNCHECKED || pooled.connection.ping(Instant::now() + self.timeout).is_ok() {
+            let deadline = Instant::now() + self.settings.timeout;
+            if pooled.used.elapsed() < MAX_UNCHECKED || pooled.connection.ping(deadline).is_ok() {
                 return Ok(pooled);
             }
             // The others were idle for longer.
-            self.close_idle();
+            self.close_idle(server);
         }
     }
 
     fn give_back(&self, mut pooled: Pooled) {
         pooled.used = Instant::now();
         let mut idle = lock(&self.idle);
-        if idle.len() < MAX_IDLE && !self.stopped.load(Ordering::Relaxed) {
-            idle.push(pooled);
+        let at = pooled.server as usize;
+        if idle.len() <= at {
+            idle.resize_with(at + 1, Vec::new);
+        }
+        if idle[at].len() < MAX_IDLE && !self.stopped.load(Ordering::Relaxed) {
+            idle[at].push(pooled);
         } else {
             drop(idle);
             drop(pooled);
         }
     }
 
-    pub(super) fn close_idle(&self) {
-        let idle = std::mem::take(&mut *lock(&self.idle));
+    pub(super) fn close_idle(&self, server: u32) {
+        let idle = lock(&self.idle).get_mut(server as usize).map(std::mem::take);
         drop(idle);
+    }
+
+    /// Keeps or closes a connection, after a command on it failed or did not.
+    fn after_use(&self, pooled: Pooled, failure: Option<Failure>) {
+        match failure {
+            // The rest of a late answer would be taken for that of the next command.
+            Some(Failure::Timeout) => drop(pooled),
+            Some(Failure::ReadOnly | Failure::Refused) => {
+                let server = pooled.server;
+                drop(pooled);
+                self.close_idle(server);
+            }
+            _ => self.give_back(pooled),
+        }
+    }
+
+    /// Takes a connection of the current epoch.
+    fn connection(&self, server: u32) -> Result<Pooled, Failure> {
+        self.take(server).map_err(|failure| match failure {
+            // Nothing was sent that counts, whatever the greeting's outcome was.
+            Failure::Timeout => Failure::Refused,
+            failure => failure,
+        })
     }
 
     /// Executes a command on a connection of the current epoch. Returns that epoch, and the answer
     /// or the failure.
-    pub(super) fn execute(&self, command: &Command<'_>, sending: impl FnOnce(u64)) -> (u32, Result<Answer, Failure>) {
-        let mut pooled = match self.take() {
+    pub(super) fn execute(&self, server: u32, command: &Command<'_>) -> (u32, Result<Answer, Failure>) {
+        let mut pooled = match self.connection(server) {
             Ok(pooled) => pooled,
-            // Nothing was sent that counts, whatever the greeting's outcome was.
-            Err(Failure::Timeout) => return (0, Err(Failure::Refused)),
             Err(failure) => return (0, Err(failure)),
         };
-        sending(pooled.number);
         let epoch = pooled.epoch;
-        let answer = pooled.connection.execute(command, Instant::now() + self.timeout);
-        match answer {
-            // The rest of a late answer would be taken for that of the next command.
-            Err(Failure::Timeout) => drop(pooled),
-            Err(Failure::ReadOnly | Failure::Refused) => {
-                drop(pooled);
-                self.close_idle();
-            }
-            _ => self.give_back(pooled),
-        }
+        let answer = pooled
+            .connection
+            .execute(command, Instant::now() + self.settings.timeout);
+        self.after_use(pooled, answer.as_ref().err().copied());
         (epoch, answer)
     }
 
-    /// Performs the command of an operation, and reports its outcome. The bytes of a value that was
-    /// read are left in `data`; `frame` is the whole new frame of a fill or a put.
-    pub(super) fn command(&self, operation: &mut Operation, frame: &[u8], data: &mut Vec<u8>) {
-        let action = operation.action();
-        // Copies, so that the operation can note the connection while the command refers to them.
-        let (target, expected) = (operation.target().to_vec(), operation.expected().to_vec());
-        let (stamp, key) = (operation.frame().to_vec(), operation.key().to_vec());
-        let (px, key) = (operation.px(), &*key);
-        let command = match action {
-            Action::Get => Command::Get { key: &target },
-            Action::Acquire => Command::Acquire {
-                key: &target,
-                frame: &stamp,
-                px,
-            },
-            Action::Swap => Command::Swap {
-                key: &target,
-                expected: &expected,
-                frame: &stamp,
-                px,
-            },
-            Action::Fill => Command::Swap {
-                key: &target,
-                expected: &expected,
-                frame,
-                px,
-            },
-            Action::Put => Command::Put {
-                key: &target,
-                frame,
-                px,
-                not_after: operation.not_after(),
-            },
-            Action::Release => Command::Release {
-                key: &target,
-                expected: &expected,
-            },
-            Action::Remove => Command::Remove { key: &target },
-            Action::Expire => Command::Expire {
-                key: &target,
-                stamp: &stamp,
-                soft_end: operation.soft_end(),
-            },
-            Action::Bump => Command::Bump {
-                key: &target,
-                stamp: &stamp,
-            },
-            Action::ReadGeneration => Command::Acquire {
-                key: &target,
-                frame: &stamp,
-                px: 0,
-            },
-            Action::Claim => Command::Claim {
-                claim: &target,
-                stamp: &stamp,
-                px,
-                key,
-            },
-            Action::Fence => Command::Fence {
-                connection: operation.connection(),
-            },
-            action => unreachable!("{action:?} is no command of a cache"),
+    // --- Commands of operations.
+
+    /// Performs the command of an operation, and reports its outcome.
+    pub(super) fn command(&self, request: &mut Request) {
+        let server = request.operation.node();
+        let mut pooled = match self.connection(server) {
+            Ok(pooled) => pooled,
+            Err(failure) => return self.report(request, 0, Err(failure)),
         };
-        let (epoch, answer) = self.execute(&command, |connection| operation.sending(connection));
+        request.operation.sending(pooled.number);
+        let deadline = Instant::now() + self.settings.timeout;
+        let answer = pooled.connection.execute(&request.command(), deadline);
+        let epoch = pooled.epoch;
+        self.after_use(pooled, answer.as_ref().err().copied());
+        self.report(request, epoch, answer);
+    }
+
+    /// Performs the commands of operations on one server in one packet, and reports their outcomes.
+    pub(super) fn commands(&self, server: u32, requests: &mut [&mut Request]) {
+        let mut pooled = match self.connection(server) {
+            Ok(pooled) => pooled,
+            Err(failure) => return requests.iter_mut().for_each(|one| self.report(one, 0, Err(failure))),
+        };
+        for request in &mut *requests {
+            request.operation.sending(pooled.number);
+        }
+        let commands: Vec<_> = requests.iter().map(|request| request.command()).collect();
+        let deadline = Instant::now() + self.settings.timeout;
+        let mut answers = pooled.connection.execute_many(&commands, deadline);
+        // A transport of the program's may return too few.
+        answers.resize(commands.len(), Err(Failure::Timeout));
+        let failures = answers.iter().filter_map(|answer| answer.as_ref().err().copied());
+        let unusable = |failure: &Failure| matches!(failure, Failure::Timeout | Failure::ReadOnly | Failure::Refused);
+        let failure = failures.clone().find(unusable).or(failures.last());
+        let epoch = pooled.epoch;
+        self.after_use(pooled, failure);
+        for (request, answer) in requests.iter_mut().zip(answers) {
+            self.report(request, epoch, answer);
+        }
+    }
+
+    fn report(&self, request: &mut Request, epoch: u32, answer: Result<Answer, Failure>) {
+        let operation = &mut request.operation;
+        let action = operation.action();
         match answer {
-            Err(failure) => _ = operation.failed(now(), failure),
+            Err(failure) => {
+                if failure == Failure::Moved {
+                    self.follow();
+                    operation.set_node(self.server_of(operation.target()));
+                }
+                operation.failed(now(), failure);
+            }
             Ok(answer) => {
                 let reply = match &answer {
                     Answer::Value(value) => Reply::Value(value.as_deref()),
@@ -278,94 +327,126 @@ impl Session {
                 if matches!(action, Action::Get | Action::Acquire | Action::Claim)
                     && let Answer::Value(Some(value)) | Answer::Claim(_, Some(value)) = answer
                 {
-                    *data = value;
+                    request.reply = value;
                 }
             }
         }
     }
 
-    fn waiters(&self, key: &[u8]) -> &Waiters {
-        let sum = key
-            .iter()
-            .fold(0usize, |sum, &byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        &self.waiters[sum % SHARDS]
-    }
-
-    /// Waits until then, or until a change that may be one of the key. (If it came before this
-    /// call, the caller reads again at that time.)
-    pub(super) fn wait(&self, key: &[u8], until: u64) {
-        let waiters = self.waiters(key);
-        let changes = lock(&waiters.changes);
-        let before = *changes;
-        let left = Duration::from_nanos(until.saturating_sub(now()));
-        let unchanged = |changes: &mut u64| *changes == before;
-        drop(waiters.changed.wait_timeout_while(changes, left, unchanged));
-    }
-
-    /// Wakes the callers that wait for another's load of the key.
-    pub(super) fn wake(&self, key: &[u8]) {
-        let waiters = self.waiters(key);
-        *lock(&waiters.changes) += 1;
-        waiters.changed.notify_all();
-    }
-
-    /// Wakes all callers that wait for another's load.
-    pub(super) fn wake_all(&self) {
-        for waiters in &self.waiters {
-            *lock(&waiters.changes) += 1;
-            waiters.changed.notify_all();
-        }
-    }
-
-    /// Waits until one more load without a lease may begin.
-    pub(super) fn begin_load(&self) -> LoadPermit<'_> {
-        let mut free = lock(&self.loads);
-        while *free == 0 {
-            free = self.load_ended.wait(free).unwrap_or_else(PoisonError::into_inner);
-        }
-        *free -= 1;
-        LoadPermit(self)
-    }
+    // --- Changes.
 
     /// Applies a change of a key to the first tier, and wakes the callers that wait for it.
     pub(super) fn apply(&self, key: &[u8]) {
-        match key.strip_prefix(&*self.generation) {
-            Some([] | [b':', ..]) => self.local.clear(),
-            _ => self.local.remove(key),
+        let is_generation = |name: &Vec<u8>| matches!(key.strip_prefix(&**name), Some([] | [b':', ..]));
+        let may_be = key.starts_with(&self.settings.prefixes[1]);
+        if may_be && self.settings.generations.iter().any(is_generation) {
+            self.local.clear();
+        } else {
+            self.local.remove(key);
         }
-        self.wake(key);
+        self.waiters.wake(key);
     }
 
-    /// Drives an operation that the core began by itself: a renewal, or a replay of the journal.
-    pub(super) fn maintain(&self, mut operation: Operation) {
-        let mut data = Vec::new();
+    /// Drives an operation to its end that has no caller: a renewal, a replay of the journal, or
+    /// what a caller left.
+    pub(super) fn maintain(&self, operation: Operation) {
+        let mut request = Request::new(operation);
         loop {
-            match operation.action() {
-                action if action.is_command() => self.command(&mut operation, &[], &mut data),
+            match request.operation.action() {
+                action if action.is_command() => self.command(&mut request),
                 action if action.is_end() => return,
                 Action::Probe => {
-                    self.probe();
-                    operation.step(now());
+                    self.probe(request.operation.node());
+                    request.operation.step(now());
                 }
                 Action::Wait => {
-                    self.wait(operation.key(), operation.until());
-                    operation.step(now());
+                    self.waiters.wait(request.operation.key(), request.operation.until());
+                    request.operation.step(now());
                 }
+                Action::Load => _ = request.operation.load_failed(now()),
                 _ => {
-                    self.apply(operation.key());
-                    operation.step(now());
+                    self.apply(request.operation.key());
+                    request.operation.step(now());
                 }
             }
         }
     }
 }
 
-/// The right to load without a lease.
-pub(super) struct LoadPermit<'s>(&'s Session);
+/// An operation with the bytes that its commands carry and bring.
+pub(super) struct Request {
+    pub(super) operation: Operation,
+    /// The whole new frame of a fill or a put.
+    pub(super) frame: Vec<u8>,
+    /// The value that was read last.
+    pub(super) reply: Vec<u8>,
+}
 
-impl Drop for LoadPermit<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.loads) += 1;
-        self.0.load_ended.notify_one();
+impl Request {
+    pub(super) fn new(operation: Operation) -> Self {
+        Self {
+            operation,
+            frame: Vec::new(),
+            reply: Vec::new(),
+        }
+    }
+
+    /// Returns the command of the operation's action.
+    fn command(&self) -> Command<'_> {
+        let Self { operation, frame, .. } = self;
+        let (key, expected) = (operation.target(), operation.expected());
+        let (stamp, px) = (operation.frame(), operation.px());
+        match operation.action() {
+            Action::Get => Command::Get { key },
+            Action::Acquire => Command::Acquire { key, frame: stamp, px },
+            Action::Swap => Command::Swap {
+                key,
+                expected,
+                frame: stamp,
+                px,
+            },
+            Action::Fill => Command::Swap {
+                key,
+                expected,
+                frame,
+                px,
+            },
+            Action::Put => Command::Put {
+                key,
+                frame,
+                px,
+                not_after: operation.not_after(),
+            },
+            Action::Release => Command::Release { key, expected },
+            Action::Remove => Command::Remove { key },
+            Action::Expire => Command::Expire {
+                key,
+                stamp,
+                soft_end: operation.soft_end(),
+            },
+            Action::Touch => Command::Touch {
+                key,
+                expected,
+                stamp,
+                soft_end: operation.soft_end(),
+                px,
+            },
+            Action::Bump => Command::Bump { key, stamp },
+            Action::ReadGeneration => Command::Acquire {
+                key,
+                frame: stamp,
+                px: 0,
+            },
+            Action::Claim => Command::Claim {
+                claim: key,
+                stamp,
+                px,
+                key: operation.key(),
+            },
+            Action::Fence => Command::Fence {
+                connection: operation.connection(),
+            },
+            action => unreachable!("{action:?} is no command of a cache"),
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Tests of caches with a second tier in memory, which two caches share as two processes would.
 
+use super::session::lock;
 use super::*;
 use crate::tier2::HEAD;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -85,6 +87,21 @@ impl State {
                 }
                 Answer::Flag(true)
             }
+            Command::Touch {
+                key,
+                expected,
+                stamp,
+                soft_end,
+                ..
+            } => {
+                let held = self.begins(key, expected);
+                if held && let Some(frame) = self.data.get_mut(key) {
+                    frame[4..20].copy_from_slice(stamp);
+                    frame[24..32].copy_from_slice(&soft_end.to_le_bytes());
+                    self.announce(key);
+                }
+                Answer::Flag(held)
+            }
             Command::Bump { key, stamp } => {
                 self.set(key, stamp);
                 Answer::Flag(true)
@@ -111,7 +128,7 @@ struct Memory(Arc<Mutex<State>>);
 struct MemoryBus(Sender<Message>, Receiver<Message>);
 
 impl Tier2 for Memory {
-    fn connect(&self, _: Instant) -> Result<(Box<dyn Connection>, Greeting), Failure> {
+    fn connect(&self, _: u32, _: Instant) -> Result<(Box<dyn Connection>, Greeting), Failure> {
         if lock(&self.0).down {
             return Err(Failure::Refused);
         }
@@ -125,7 +142,7 @@ impl Tier2 for Memory {
         Ok((Box::new(self.clone()), greeting))
     }
 
-    fn subscribe(&self, prefixes: &[&[u8]], _: Instant) -> Result<Box<dyn Bus>, Failure> {
+    fn subscribe(&self, _: u32, prefixes: &[&[u8]], _: Instant) -> Result<Box<dyn Bus>, Failure> {
         let mut state = lock(&self.0);
         if state.down {
             return Err(Failure::Refused);
@@ -421,6 +438,23 @@ fn an_expired_value_is_returned_if_its_load_fails() {
     assert!(one.expire("tea"));
     assert_eq!(one.get_or_load("tea", || Err("no tea")).unwrap(), "3");
     assert_eq!(load(&one, "tea", "4"), "4");
+}
+
+#[test]
+fn touch_gives_a_value_another_lifetime() {
+    let memory = Memory::default();
+    let (one, other) = (cache(&memory), cache(&memory));
+    assert!(!one.touch("tea", Ttl::Default));
+    assert!(one.set_tagged("tea", "3".into(), Ttl::After(Duration::from_secs(1_000)), &[]));
+    let soft_end = |one: &Texts| {
+        let name = one.name_of("tea").0;
+        let frame = lock(&memory.0).data[name.as_bytes()].clone();
+        u64::from_le_bytes(frame[24..32].try_into().unwrap())
+    };
+    let before = soft_end(&one);
+    assert!(other.touch("tea", Ttl::After(Duration::from_secs(5_000))));
+    assert!(soft_end(&one) > before + 3_000_000);
+    assert_eq!(other.get("tea").as_deref(), Some("3"));
 }
 
 #[test]

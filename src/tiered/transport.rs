@@ -70,6 +70,21 @@ pub enum Command<'a> {
         /// Milliseconds since 1970, written as 8 bytes, the lowest first.
         soft_end: u64,
     },
+    /// If the first 24 bytes of `key` are `expected`: overwrite its stamp and its soft end as
+    /// [`Command::Expire`] does, and let it expire after `px` milliseconds. Whether they were:
+    /// [`Answer::Flag`].
+    Touch {
+        /// The key.
+        key: &'a [u8],
+        /// What the beginning of the value is compared with.
+        expected: &'a [u8],
+        /// The new stamp.
+        stamp: &'a [u8],
+        /// Milliseconds since 1970, written as 8 bytes, the lowest first.
+        soft_end: u64,
+        /// Milliseconds.
+        px: u64,
+    },
     /// SET `key` to `stamp`, for ever. [`Answer::Flag`].
     Bump {
         /// The key.
@@ -137,6 +152,24 @@ pub trait Connection: Send {
     /// answer by `deadline`: the caller drops the connection. Otherwise what the server answered.
     fn execute(&mut self, command: &Command<'_>, deadline: Instant) -> Result<Answer, Failure>;
 
+    /// Executes commands in their order, and returns the outcome of each. Transports that can send
+    /// them in one packet do so; the default executes one after another.
+    ///
+    /// After [`Failure::Timeout`] the outcomes of the commands behind it are [`Failure::NotSent`]
+    /// if nothing of them was sent, otherwise [`Failure::Timeout`], too.
+    fn execute_many(&mut self, commands: &[Command<'_>], deadline: Instant) -> Vec<Result<Answer, Failure>> {
+        let mut broken = false;
+        let mut execute = |command| {
+            if broken {
+                return Err(Failure::NotSent);
+            }
+            let answer = self.execute(command, deadline);
+            broken = matches!(answer, Err(Failure::Timeout));
+            answer
+        };
+        commands.iter().map(&mut execute).collect()
+    }
+
     /// Exchanges a PING with the server: called before a command, where the connection was idle.
     ///
     /// # Errors
@@ -174,21 +207,83 @@ pub trait Bus: Send {
     fn ping(&mut self, deadline: Instant) -> Result<(), Failure>;
 }
 
-/// A server that several processes use as the second tier of their caches.
+/// What the servers of a [`Tier2`] are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traits {
+    /// [`Tier2::subscribe`] works: the servers announce changes.
+    pub announces: bool,
+    /// A key never moves from one server to another. Then each server has generations of its own.
+    pub is_fixed: bool,
+    /// The resolution of the servers' clocks in milliseconds.
+    pub clock_resolution: u64,
+    /// The most bytes of an encoded value.
+    pub max_value: usize,
+}
+
+impl Default for Traits {
+    /// Those of a Redis.
+    fn default() -> Self {
+        Self {
+            announces: true,
+            is_fixed: false,
+            clock_resolution: 1,
+            max_value: usize::MAX,
+        }
+    }
+}
+
+/// Servers that several processes use as the second tier of their caches: one, or several that
+/// have different keys.
+///
+/// Servers are numbered from 0, by the same numbers for as long as the value lives.
 ///
 /// The calls block, each until its deadline at the latest. [`Tiered`](super::Tiered) has the pool
 /// of connections, the order of commands, and the decision of what each answer means.
 pub trait Tier2: Send + Sync + 'static {
-    /// Opens a connection.
+    /// Returns what the servers are like, always the same.
+    fn traits(&self) -> Traits {
+        Traits::default()
+    }
+
+    /// Returns the number of servers that are known: at least 1. It may grow.
+    fn servers(&self) -> u32 {
+        1
+    }
+
+    /// Returns the server that has `key`, as far as is known. Waits for nothing.
+    fn server_of(&self, _key: &[u8]) -> u32 {
+        0
+    }
+
+    /// Returns whether the server has keys: one of a cluster may have lost them to others.
+    fn is_serving(&self, _server: u32) -> bool {
+        true
+    }
+
+    /// Returns what keys must contain to be on the server, such as a hash tag in braces; empty if
+    /// that takes nothing.
+    fn tag_of(&self, _server: u32) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Returns what distinguishes the keys of a cache's generations, always the same: with
+    /// [`Traits::is_fixed`] one for each server, in a cluster one for each of as many equal ranges
+    /// of slots, otherwise an empty one.
+    fn generation_tags(&self) -> Vec<Vec<u8>> {
+        vec![Vec::new()]
+    }
+
+    /// Opens a connection to a server.
     ///
     /// # Errors
     /// There is no server that answers by `deadline`, or it does not serve this user.
-    fn connect(&self, deadline: Instant) -> Result<(Box<dyn Connection>, Greeting), Failure>;
+    fn connect(&self, server: u32, deadline: Instant) -> Result<(Box<dyn Connection>, Greeting), Failure>;
 
     /// Opens a connection on which the changes of all keys are announced that begin with one of
     /// `prefixes`, of which none begins with another.
     ///
     /// # Errors
     /// There is no server that answers by `deadline`, or it announces no changes.
-    fn subscribe(&self, prefixes: &[&[u8]], deadline: Instant) -> Result<Box<dyn Bus>, Failure>;
+    fn subscribe(&self, server: u32, prefixes: &[&[u8]], deadline: Instant) -> Result<Box<dyn Bus>, Failure>;
 }

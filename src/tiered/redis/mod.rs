@@ -6,7 +6,7 @@ mod scripts;
 use super::transport::{Answer, Bus, Command, Connection, Failure, Greeting, Tier2};
 use bus::RedisBus;
 use redis::{Cmd, ConnectionLike as _, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError, ServerError, Value};
-use scripts::{EXPIRE, PUT, RELEASE, REMOVE, SWAP, Script};
+use scripts::{EXPIRE, PUT, RELEASE, REMOVE, SWAP, Script, TOUCH};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ fn failure_of(error: &ServerError) -> Failure {
 }
 
 impl Tier2 for Redis {
-    fn connect(&self, deadline: Instant) -> Result<(Box<dyn Connection>, Greeting), Failure> {
+    fn connect(&self, _: u32, deadline: Instant) -> Result<(Box<dyn Connection>, Greeting), Failure> {
         let connected = self.client.get_connection_with_timeout(left(deadline));
         let connection = connected.map_err(|error| failure_of_connecting(&error))?;
         let mut connection = RedisConnection {
@@ -114,7 +114,7 @@ impl Tier2 for Redis {
         Ok((Box::new(connection), greeting))
     }
 
-    fn subscribe(&self, prefixes: &[&[u8]], deadline: Instant) -> Result<Box<dyn Bus>, Failure> {
+    fn subscribe(&self, _: u32, prefixes: &[&[u8]], deadline: Instant) -> Result<Box<dyn Bus>, Failure> {
         let info = self.client.get_connection_info().clone();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = redis::Client::open(info.set_redis_settings(settings));
@@ -358,6 +358,17 @@ impl Connection for RedisConnection {
                     }
                 }
                 self.remove(key, deadline)
+            }
+            Command::Touch {
+                key,
+                expected,
+                stamp,
+                soft_end,
+                px,
+            } => {
+                let (soft_end, px) = (soft_end.to_le_bytes(), px.to_string());
+                let arguments = [stamp, &soft_end, px.as_bytes(), expected];
+                self.script(&TOUCH, key, &arguments, deadline).map(Answer::Flag)
             }
             Command::Bump { key, stamp } => {
                 flag_of(&self.one(command(&[b"SET", key, stamp]), deadline)?).map(Answer::Flag)

@@ -35,6 +35,12 @@ impl Script {
     }
 }
 
+macro_rules! set_head {
+    () => {
+        "redis.call('SETRANGE',KEYS[1],4,ARGV[1]) redis.call('SETRANGE',KEYS[1],24,ARGV[2])"
+    };
+}
+
 macro_rules! announce {
     () => {
         "if redis.call('UNLINK',KEYS[1])==0 then redis.pcall('SET',KEYS[1],'') redis.call('UNLINK',KEYS[1]) end return 1"
@@ -53,8 +59,14 @@ pub(super) static RELEASE: Script = Script::new(
 pub(super) static REMOVE: Script = Script::new(announce!());
 pub(super) static EXPIRE: Script = Script::new(concat!(
     "if redis.call('GETRANGE',KEYS[1],0,3)=='\\241h\\1\\1' and redis.call('STRLEN',KEYS[1])>=54 then ",
-    "redis.call('SETRANGE',KEYS[1],4,ARGV[1]) redis.call('SETRANGE',KEYS[1],24,ARGV[2]) return 1 end ",
+    set_head!(),
+    " return 1 end ",
     announce!()
+));
+pub(super) static TOUCH: Script = Script::new(concat!(
+    "if redis.call('GETRANGE',KEYS[1],0,23)~=ARGV[4] then return 0 end ",
+    set_head!(),
+    " redis.call('PEXPIRE',KEYS[1],ARGV[3]) return 1"
 ));
 pub(super) static PUT: Script = Script::new(
     "local t=redis.call('TIME') if t[1]*1000+math.floor(t[2]/1000)>tonumber(ARGV[3]) then return 0 end redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return 1",
