@@ -17,6 +17,11 @@ use std::time::Duration;
 /// The full key precedes the value, since the key's name is a hash.
 const NAMED: u16 = 4;
 
+/// Returns whether another caller's read has found no value.
+pub(super) fn is_no_value<V>(outcome: Option<&Outcome<V>>) -> bool {
+    matches!(outcome, Some(Outcome::Failed(error)) if error.is::<NoValue>())
+}
+
 /// The error by which callers that wait for a read learn that there is no value.
 pub(super) struct NoValue;
 
@@ -102,6 +107,7 @@ pub(super) struct Marks<'a, V> {
     cache: &'a Cache<Name, V>,
     name: &'a Name,
     hash: u64,
+    actor: ActorId,
     /// All that the call led: earlier ones have left the table, and callers wait for them.
     leaders: Vec<Leader<'a, Name, V>>,
     /// The last leader's load is in the table, so that it can be invalidated.
@@ -109,11 +115,12 @@ pub(super) struct Marks<'a, V> {
 }
 
 impl<'a, V: Clone> Marks<'a, V> {
-    pub(super) fn new(cache: &'a Cache<Name, V>, name: &'a Name, hash: u64) -> Self {
+    pub(super) fn new(cache: &'a Cache<Name, V>, name: &'a Name, hash: u64, actor: ActorId) -> Self {
         Self {
             cache,
             name,
             hash,
+            actor,
             leaders: Vec::new(),
             is_open: false,
         }
@@ -138,8 +145,8 @@ impl<'a, V: Clone> Marks<'a, V> {
         }
         self.is_open = false;
         let equal = |other: &Name| other == self.name;
-        let actor = ActorId::this_thread();
-        let joined = self.cache.0.flights.join(self.hash, equal, self.name.clone(), actor);
+        let flights = &self.cache.0.flights;
+        let joined = flights.join(self.hash, equal, self.name.clone(), self.actor);
         if let Joined::Lead { leader, .. } = joined {
             self.push(leader);
         }
@@ -232,6 +239,19 @@ impl<'a, V: Clone + 'static, E> Reading<'a, V, E> {
                 LoadEnd::Failed
             }
         }
+    }
+}
+
+impl<V, E> Reading<'_, V, E> {
+    /// There is no outcome of the loader for this key.
+    pub(super) fn gave_up(&mut self) -> LoadEnd {
+        self.can_load = false;
+        LoadEnd::Failed
+    }
+
+    /// Takes the panic of the loader, so that [`end`](Self::end) does not continue it.
+    pub(super) fn take_panic(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.panic.take()
     }
 }
 

@@ -31,8 +31,12 @@ mod builder;
 mod calls;
 mod clock;
 mod codec;
+#[cfg(feature = "async")]
+mod futures;
 mod keys;
 mod many;
+#[cfg(feature = "async")]
+mod pool;
 #[cfg(feature = "redis")]
 mod redis;
 mod session;
@@ -55,11 +59,11 @@ pub use transport::{Answer, Bus, Command, Connection, Failure, Greeting, Message
 
 use crate::cache::Cache;
 use crate::error::LoadError;
-use crate::flight::{ActorId, Joined, Outcome};
+use crate::flight::{ActorId, Flight, Joined, Leader, Outcome};
 use crate::loading::shared;
 use crate::stats::Stats;
 use crate::tier2::{Action, Namespace, Operation};
-use calls::{Loading, Marks, NoValue, Reading, Removing, Shared, Writing, nanos, ttl_nanos};
+use calls::{Loading, Marks, NoValue, Reading, Removing, Shared, Writing, is_no_value, nanos, ttl_nanos};
 use clock::now;
 use keys::{Names, quote_name};
 use session::{Local, Session};
@@ -128,6 +132,16 @@ impl<V> Drop for Inner<V> {
         }
         self.session.stop_threads();
     }
+}
+
+/// How a read begins.
+enum Start<'a, V> {
+    /// Another caller has just read the value.
+    Value(V),
+    /// This caller reads.
+    Lead(Leader<'a, Name, V>),
+    /// Another caller reads.
+    Wait(Arc<Flight<Name, V>>),
 }
 
 /// Tier 1, as announcements change it.
@@ -268,11 +282,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
                 inner.namespace.remove(name.as_bytes(), self.server_of(&name), now()),
             );
             if confirmed {
-                let ttl = match ttl_nanos(ttl) {
-                    0 => inner.unsynced_ttl,
-                    ttl => Duration::from_nanos(ttl).min(inner.unsynced_ttl),
-                };
-                inner.cache.insert_with_ttl(name, value, Ttl::After(ttl));
+                self.keep_local(name, value, ttl);
             }
             return false;
         }
@@ -286,7 +296,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
         );
         let call = Writing {
             shared,
-            marks: Marks::new(&inner.cache, &name, self.hash(&name)),
+            marks: self.marks(&name, ActorId::this_thread()),
             payload,
         };
         let mut steps = Steps::new(operation, call);
@@ -390,6 +400,16 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
         (Name::from(text.as_bytes()), full_key)
     }
 
+    /// Stores a value in tier 1 that is too large for the server.
+    fn keep_local(&self, name: Name, value: V, ttl: Ttl) {
+        let bound = self.0.unsynced_ttl;
+        let ttl = match ttl_nanos(ttl) {
+            0 => bound,
+            ttl => Duration::from_nanos(ttl).min(bound),
+        };
+        self.0.cache.insert_with_ttl(name, value, Ttl::After(ttl));
+    }
+
     fn server_of(&self, name: &Name) -> u32 {
         self.0.session.server_of(name.as_bytes())
     }
@@ -432,25 +452,14 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
         if load.is_some() && calls::is_loading(&inner.session, &name) {
             return Err(LoadError::Reentrant);
         }
-        let hash = self.hash(&name);
+        let actor = ActorId::this_thread();
         let leader = loop {
-            if now() > inner.session.tier.trust().joins_until() {
-                // A load in flight may be older than what may be returned.
-                inner.cache.invalidate::<Name>(&name);
-            }
-            let equal = |other: &Name| *other == name;
-            let actor = ActorId::this_thread();
-            match inner.cache.0.flights.join(hash, equal, name.clone(), actor) {
-                Joined::Lead { mut leader, recheck } => {
-                    if let Some(value) = recheck.then(|| self.hit(name.as_bytes())).flatten() {
-                        leader.complete(|| Outcome::Loaded(value.clone()));
-                        return Ok(Some(value));
-                    }
-                    break leader;
-                }
-                Joined::Wait(flight) => {
+            match self.start(&name, actor) {
+                Start::Value(value) => return Ok(Some(value)),
+                Start::Lead(leader) => break leader,
+                Start::Wait(flight) => {
                     let outcome = flight.wait()?;
-                    if load.is_none() && matches!(outcome, Some(Outcome::Failed(error)) if error.is::<NoValue>()) {
+                    if load.is_none() && is_no_value(outcome) {
                         return Ok(None);
                     }
                     if let Some(result) = shared::<V, E>(outcome) {
@@ -462,18 +471,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
                 }
             }
         };
-        let tags = tag_names(tags);
-        let mut marks = Marks::new(&inner.cache, &name, hash);
-        marks.push(leader);
-        let operation = inner.namespace.read(
-            name.as_bytes(),
-            self.server_of(&name),
-            now(),
-            load.is_some(),
-            &borrowed(&tags),
-        );
-        let call = Reading::new(self.shared(&name, full_key.as_deref()), marks, load.is_some());
-        let mut steps = Steps::new(operation, call);
+        let mut steps = self.reading::<E>(&name, full_key.as_deref(), actor, leader, load.is_some(), tags);
         let mut load = load;
         let end = steps.run(&inner.session, |call, is_limited| {
             let Some(load) = load.take() else {
@@ -488,6 +486,51 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
         });
         let (call, operation) = steps.into_parts();
         call.end(end, &operation).map_err(LoadError::Failed)
+    }
+
+    /// Begins to read a key: finds that another caller has just read it, or joins its read.
+    fn start(&self, name: &Name, actor: ActorId) -> Start<'_, V> {
+        let cache = &self.0.cache;
+        if now() > self.0.session.tier.trust().joins_until() {
+            // A load in flight may be older than what may be returned.
+            cache.invalidate::<Name>(name);
+        }
+        let equal = |other: &Name| other == name;
+        match cache.0.flights.join(self.hash(name), equal, name.clone(), actor) {
+            Joined::Lead { mut leader, recheck } => match recheck.then(|| self.hit(name.as_bytes())).flatten() {
+                Some(value) => {
+                    leader.complete(|| Outcome::Loaded(value.clone()));
+                    Start::Value(value)
+                }
+                None => Start::Lead(leader),
+            },
+            Joined::Wait(flight) => Start::Wait(flight),
+        }
+    }
+
+    fn marks<'a>(&'a self, name: &'a Name, actor: ActorId) -> Marks<'a, V> {
+        Marks::new(&self.0.cache, name, self.hash(name), actor)
+    }
+
+    /// Begins the read that `leader` leads.
+    fn reading<'a, E>(
+        &'a self,
+        name: &'a Name,
+        full_key: Option<&'a [u8]>,
+        actor: ActorId,
+        leader: Leader<'a, Name, V>,
+        can_load: bool,
+        tags: &[&str],
+    ) -> Steps<Reading<'a, V, E>> {
+        let mut marks = self.marks(name, actor);
+        marks.push(leader);
+        let tags = tag_names(tags);
+        let operation = self
+            .0
+            .namespace
+            .read(name.as_bytes(), self.server_of(name), now(), can_load, &borrowed(&tags));
+        let call = Reading::new(self.shared(name, full_key), marks, can_load);
+        Steps::new(operation, call)
     }
 
     fn with_name(&self, key: &K, begin: impl FnOnce(&Name, u32) -> Operation) -> bool {

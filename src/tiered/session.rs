@@ -54,8 +54,11 @@ pub(super) struct Session {
     pid: u32,
     /// Idle connections, by server.
     idle: Mutex<Vec<Vec<Pooled>>>,
-    /// One for each server.
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The number of servers that have a thread.
+    listened: Mutex<u32>,
+    #[cfg(feature = "async")]
+    pub(super) pool: super::pool::Pool,
     /// Whether each server that is known has keys.
     known: Mutex<Vec<bool>>,
 }
@@ -84,6 +87,9 @@ impl Session {
             pid: std::process::id(),
             idle: Mutex::new(Vec::new()),
             threads: Mutex::new(Vec::new()),
+            listened: Mutex::new(0),
+            #[cfg(feature = "async")]
+            pool: super::pool::Pool::default(),
             known: Mutex::new(Vec::new()),
         }
     }
@@ -99,11 +105,22 @@ impl Session {
     /// Starts a thread for each server that has none.
     pub(super) fn start_threads(self: &Arc<Self>) -> io::Result<()> {
         let servers = self.transport.servers().max(1);
+        let mut listened = lock(&self.listened);
+        while *listened < servers {
+            let server = *listened;
+            self.start_thread(move |session| background::run(session, server))?;
+            *listened += 1;
+        }
+        Ok(())
+    }
+
+    /// Starts a thread that ends when the cache does.
+    pub(super) fn start_thread(self: &Arc<Self>, run: impl FnOnce(Arc<Self>) + Send + 'static) -> io::Result<()> {
+        let session = self.clone();
         let mut threads = lock(&self.threads);
-        while (threads.len() as u32) < servers && !self.stopped.load(Ordering::Relaxed) {
-            let (session, server) = (self.clone(), threads.len() as u32);
+        if !self.stopped.load(Ordering::Relaxed) {
             let thread = std::thread::Builder::new().name("hotset-tier2".into());
-            threads.push(thread.spawn(move || background::run(session, server))?);
+            threads.push(thread.spawn(move || run(session))?);
         }
         Ok(())
     }
@@ -112,6 +129,8 @@ impl Session {
     pub(super) fn stop_threads(&self) {
         // Release pairs with the Acquire of the background threads: they see the journal.
         self.stopped.store(true, Ordering::Release);
+        #[cfg(feature = "async")]
+        self.pool.stop();
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
             // A thread itself drops the last handle if a listener of it had that one.
@@ -296,9 +315,9 @@ impl Session {
         let mut answers = pooled.connection.execute_many(&commands, deadline);
         // A transport of the program's may return too few.
         answers.resize(commands.len(), Err(Failure::Timeout));
-        let failures = answers.iter().filter_map(|answer| answer.as_ref().err().copied());
         let unusable = |failure: &Failure| matches!(failure, Failure::Timeout | Failure::ReadOnly | Failure::Refused);
-        let failure = failures.clone().find(unusable).or(failures.last());
+        let mut failures = answers.iter().filter_map(|answer| answer.as_ref().err());
+        let failure = failures.find(|failure| unusable(failure)).copied();
         let epoch = pooled.epoch;
         self.after_use(pooled, failure);
         for (request, answer) in requests.iter_mut().zip(answers) {
@@ -347,8 +366,7 @@ impl Session {
         self.waiters.wake(key);
     }
 
-    /// Drives an operation to its end that has no caller: a renewal, a replay of the journal, or
-    /// what a caller left.
+    /// Drives an operation to its end that has no caller: a renewal, or a replay of the journal.
     pub(super) fn maintain(&self, operation: Operation) {
         let mut request = Request::new(operation);
         loop {
@@ -363,7 +381,6 @@ impl Session {
                     self.waiters.wait(request.operation.key(), request.operation.until());
                     request.operation.step(now());
                 }
-                Action::Load => _ = request.operation.load_failed(now()),
                 _ => {
                     self.apply(request.operation.key());
                     request.operation.step(now());

@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "async")]
+mod futures;
+mod many;
+
 #[derive(Default)]
 struct State {
     data: HashMap<Vec<u8>, Vec<u8>>,
@@ -199,7 +203,7 @@ fn cache(memory: &Memory) -> Texts {
     builder.max_entries(1_000).build().unwrap()
 }
 
-fn until(holds: impl Fn() -> bool) {
+fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
         std::thread::yield_now();
     }

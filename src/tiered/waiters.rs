@@ -5,77 +5,109 @@ use super::session::lock;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+#[cfg(feature = "async")]
+pub(super) mod tasks;
+
 /// The number of groups, by key, of callers that wait for other processes' loads.
 const SHARDS: usize = 16;
 
 /// The callers of a group.
 #[derive(Default)]
 struct Shard {
-    /// How many changes woke them.
-    changes: Mutex<u64>,
+    state: Mutex<ShardState>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct ShardState {
+    /// How many changes woke the callers.
+    changes: u64,
+    /// Those of them that are tasks.
+    #[cfg(feature = "async")]
+    tasks: tasks::Wakers,
 }
 
 /// Callers that wait for other processes' loads.
 #[derive(Default)]
-pub(super) struct Waiters([Shard; SHARDS]);
+pub(super) struct Waiters {
+    shards: [Shard; SHARDS],
+}
 
 impl Waiters {
     fn shard(&self, key: &[u8]) -> &Shard {
         let sum = key
             .iter()
             .fold(0usize, |sum, &byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        &self.0[sum % SHARDS]
+        &self.shards[sum % SHARDS]
     }
 
     /// Waits until then, or until a change that may be one of the key. (If it came before this
     /// call, the caller reads again at that time.)
     pub(super) fn wait(&self, key: &[u8], until: u64) {
         let shard = self.shard(key);
-        let changes = lock(&shard.changes);
-        let before = *changes;
+        let state = lock(&shard.state);
+        let before = state.changes;
         let left = Duration::from_nanos(until.saturating_sub(now()));
-        let unchanged = |changes: &mut u64| *changes == before;
-        drop(shard.changed.wait_timeout_while(changes, left, unchanged));
+        let unchanged = |state: &mut ShardState| state.changes == before;
+        drop(shard.changed.wait_timeout_while(state, left, unchanged));
     }
 
     /// Wakes the callers that wait for another's load of the key.
     pub(super) fn wake(&self, key: &[u8]) {
-        let shard = self.shard(key);
-        *lock(&shard.changes) += 1;
-        shard.changed.notify_all();
+        self.shard(key).wake();
     }
 
     /// Wakes all callers that wait for another's load.
     pub(super) fn wake_all(&self) {
-        for shard in &self.0 {
-            *lock(&shard.changes) += 1;
-            shard.changed.notify_all();
-        }
+        self.shards.iter().for_each(Shard::wake);
+    }
+}
+
+impl Shard {
+    fn wake(&self) {
+        let mut state = lock(&self.state);
+        state.changes += 1;
+        #[cfg(feature = "async")]
+        let tasks = state.tasks.take();
+        drop(state);
+        self.changed.notify_all();
+        // Wakers are code of the caller's: outside the lock.
+        #[cfg(feature = "async")]
+        tasks::wake(tasks);
     }
 }
 
 /// How many loads without a lease may begin.
 pub(super) struct LoadLimit {
-    free: Mutex<usize>,
+    state: Mutex<LimitState>,
     ended: Condvar,
+}
+
+struct LimitState {
+    free: usize,
+    #[cfg(feature = "async")]
+    tasks: tasks::Wakers,
 }
 
 impl LoadLimit {
     pub(super) fn new(loads: usize) -> Self {
         Self {
-            free: Mutex::new(loads),
+            state: Mutex::new(LimitState {
+                free: loads,
+                #[cfg(feature = "async")]
+                tasks: tasks::Wakers::default(),
+            }),
             ended: Condvar::new(),
         }
     }
 
     /// Waits until one more load may begin.
     pub(super) fn begin(&self) -> LoadPermit<'_> {
-        let mut free = lock(&self.free);
-        while *free == 0 {
-            free = self.ended.wait(free).unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
+        while state.free == 0 {
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        *free -= 1;
+        state.free -= 1;
         LoadPermit(self)
     }
 }
@@ -85,7 +117,14 @@ pub(super) struct LoadPermit<'l>(&'l LoadLimit);
 
 impl Drop for LoadPermit<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
+        let mut state = lock(&self.0.state);
+        state.free += 1;
+        // All of them: the one that is woken might be dropped instead of polled.
+        #[cfg(feature = "async")]
+        let tasks = state.tasks.take();
+        drop(state);
         self.0.ended.notify_one();
+        #[cfg(feature = "async")]
+        tasks::wake(tasks);
     }
 }

@@ -393,6 +393,18 @@ impl Operation {
         self.action
     }
 
+    /// The caller is gone: ends a read, and gives its lease back, so that others need not wait for
+    /// the end of that. Returns the next action: a release, or an end. (Of other operations, which
+    /// are dropped, it is left as it was.)
+    pub fn give_up(&mut self, now: u64) -> Action {
+        let tier = self.tier.clone();
+        let is_read = matches!(self.purpose, Purpose::Read { .. });
+        if is_read && !self.action.is_end() && self.action != Action::Release {
+            self.release(&mut tier.0.lock(), read::After::End(Action::Failed), now);
+        }
+        self.action
+    }
+
     // What all kinds share.
 
     fn namespace(&self) -> &Namespace {
