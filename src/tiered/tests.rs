@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 #[cfg(feature = "async")]
 mod futures;
 mod many;
+mod race;
 
 #[derive(Default)]
 struct State {
@@ -39,6 +40,13 @@ impl State {
     fn remove(&mut self, key: &[u8]) {
         self.data.remove(key);
         self.announce(key);
+    }
+
+    fn flush(&mut self) {
+        self.data.clear();
+        for (_, bus) in &self.buses {
+            _ = bus.send(Message::Flushed);
+        }
     }
 
     fn begins(&self, key: &[u8], expected: &[u8]) -> bool {
