@@ -26,6 +26,9 @@
 //! | `metrics` | no | the module `metrics`: statistics in the facade of that name | metrics |
 //! | `serde` | no | `snapshot::Serde`: keys and values that serde can serialize, in snapshots | serde, postcard |
 //! | `tier2` | no | the module `tier2`: the protocol by which processes share a second tier, without I/O | – |
+//! | `tiered` | no | the module `tiered`: a cache in front of a second tier | `tier2`, blake2, libc |
+//! | `redis` | no | `tiered::Redis`: a Redis or Valkey server as the second tier | `tiered`, redis |
+//! | `json` | no | `tiered::Json`: values that serde can serialize, as JSON there | `tiered`, serde, serde_json |
 //! | `crossbeam` | no | reclamation by crossbeam-epoch in place of hotset's own | crossbeam-epoch |
 //!
 //! With `default-features = false` the crate needs std and two crates of pure Rust, hashbrown and

@@ -201,13 +201,17 @@ impl World {
             change => {
                 let order = lock(&self.changing[key]);
                 let version = self.source[key].fetch_add(1, Ordering::SeqCst) + 1;
-                match change {
-                    11 | 12 => _ = cache.set(&name(key), version.to_string()),
-                    13 => _ = cache.set_many(&[(&name(key), version.to_string())]),
-                    14 => _ = cache.remove_many(&[&name(key)]),
-                    _ => _ = cache.remove(&name(key)),
-                }
+                let confirmed = match change {
+                    11 | 12 => cache.set(&name(key), version.to_string()),
+                    13 => cache.set_many(&[(&name(key), version.to_string())]),
+                    14 => cache.remove_many(&[&name(key)]),
+                    _ => cache.remove(&name(key)),
+                };
                 self.floors[process][key].fetch_max(version, Ordering::SeqCst);
+                if !confirmed {
+                    // Until it is repeated, it may still be executed behind another's change.
+                    until(|| cache.stats().unconfirmed == 0);
+                }
                 drop(order);
             }
         }
