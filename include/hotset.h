@@ -91,7 +91,8 @@
  *   6. all entries
  *   7. the cache as a whole: statistics, capacity, clear
  *   8. snapshots: a file for the next process to begin warm
- *   9. texts and versions
+ *   9. a second tier: a cache in front of a server that processes share
+ *  10. texts and versions
  *
  * EXAMPLE
  *
@@ -148,6 +149,11 @@
  * The number of buckets of the histogram of the durations of loads.
  */
 #define HOTSET_LOAD_BUCKETS 23
+
+/**
+ * The schema of a cache without one.
+ */
+#define HOTSET_SCHEMA_NONE UINT64_MAX
 
 /**
  * Cause of a removal.
@@ -301,6 +307,11 @@ enum hotset_status
      * hold bytes.
      */
     HOTSET_INCOMPATIBLE = 19,
+    /**
+     * A change of a cache with a second tier: the server has not confirmed it. The change is made
+     * in this process, and is made on the server once it answers.
+     */
+    HOTSET_UNCONFIRMED = 20,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -348,6 +359,146 @@ typedef int32_t hotset_policy;
 #endif // __cplusplus
 
 /**
+ * What became of a callback of a second tier. Any other number counts as HOTSET_TIER2_OTHER.
+ */
+enum hotset_tier2_failure
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It did what it was asked for.
+     */
+    HOTSET_TIER2_OK = 0,
+    /**
+     * A part of the command may have been sent, and there was no whole answer in time: its outcome
+     * is unknown. The library disconnects.
+     */
+    HOTSET_TIER2_TIMEOUT = 1,
+    /**
+     * Nothing was sent, for a reason of this process.
+     */
+    HOTSET_TIER2_NOT_SENT = 2,
+    /**
+     * There is no connection, or it broke before anything was sent.
+     */
+    HOTSET_TIER2_REFUSED = 3,
+    /**
+     * The server has no memory for it.
+     */
+    HOTSET_TIER2_OUT_OF_MEMORY = 4,
+    /**
+     * The server is a replica.
+     */
+    HOTSET_TIER2_READ_ONLY = 5,
+    /**
+     * The user may not do this.
+     */
+    HOTSET_TIER2_NO_PERMISSION = 7,
+    /**
+     * The server is loading its data.
+     */
+    HOTSET_TIER2_LOADING = 8,
+    /**
+     * Any other error that the server answered.
+     */
+    HOTSET_TIER2_OTHER = 11,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum hotset_tier2_failure hotset_tier2_failure;
+#else
+typedef int32_t hotset_tier2_failure;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a command asks the server to do. "Flag" and "value" are what must be answered: by
+ * hotset_tier2_answer_flag, and by hotset_tier2_answer_value or hotset_tier2_answer_nothing.
+ *
+ * "Begins with expected" means: the first 24 bytes of the key's value (all of a shorter one) are
+ * equal to `expected`; an absent key's value is empty. Comparison and change must be one step on
+ * the server. A kind that is not listed here is answered by HOTSET_TIER2_OTHER.
+ */
+typedef enum {
+    /**
+     * GET key. Value.
+     */
+    HOTSET_TIER2_GET = 1,
+    /**
+     * If there is no key: SET it to `value`, for `px` ms (0: for ever). The old value: value.
+     */
+    HOTSET_TIER2_ACQUIRE = 2,
+    /**
+     * If the key begins with expected: SET it to `value`, for `px` ms. Whether it did: flag.
+     */
+    HOTSET_TIER2_SWAP = 3,
+    /**
+     * SET key to `value`, for `px` ms; nothing if `not_after` is not 0 and the server's clock is
+     * past it. Whether it was done: flag.
+     */
+    HOTSET_TIER2_PUT = 4,
+    /**
+     * If the key begins with expected: delete it. Whether it did: flag.
+     */
+    HOTSET_TIER2_RELEASE = 5,
+    /**
+     * Delete the key. Where the server announces changes: if there is no key, SET it and delete
+     * it, so that the removal is announced. Flag.
+     */
+    HOTSET_TIER2_REMOVE = 6,
+    /**
+     * If the key's value has at least 54 bytes and begins with F1 68 01 01: overwrite its bytes
+     * from 4 on by `value`, which are 16, and those from 24 on by `soft_end`, as 8 bytes, the
+     * lowest first. Otherwise as HOTSET_TIER2_REMOVE. Flag.
+     */
+    HOTSET_TIER2_EXPIRE = 7,
+    /**
+     * If the key begins with expected: overwrite as HOTSET_TIER2_EXPIRE does, and let it expire
+     * after `px` ms. Whether it did: flag.
+     */
+    HOTSET_TIER2_TOUCH = 8,
+    /**
+     * SET key to `value`, for ever. Flag.
+     */
+    HOTSET_TIER2_BUMP = 9,
+    /**
+     * If there is no `claim`: SET it to `value`, for `px` ms; then GET key. Whether it was set:
+     * flag; and the key's value: value.
+     */
+    HOTSET_TIER2_CLAIM = 10,
+    /**
+     * Close the connection with the number `connection`, so that nothing that was sent on it is
+     * executed after the answer. Flag, also if it was closed before.
+     */
+    HOTSET_TIER2_FENCE = 11,
+    /**
+     * SET key to nothing, for `px` ms. Flag.
+     */
+    HOTSET_TIER2_CANARY = 12,
+} hotset_tier2_kind;
+
+/**
+ * What the keys of a cache with a second tier are.
+ */
+typedef enum {
+    /**
+     * Bytes: `bytes` of Python, `[u8]` of Rust.
+     */
+    HOTSET_KEYS_BYTES = 0,
+    /**
+     * Text in UTF-8: `str` of Python and of Rust.
+     */
+    HOTSET_KEYS_TEXT = 1,
+    /**
+     * As they are written on the server: 7 for a number, ("tea",7) for a tuple of a text and a
+     * number. Printable ASCII without blanks and braces; other bytes of a text are
+     * percent-encoded.
+     */
+    HOTSET_KEYS_WRITTEN = 2,
+} hotset_tiered_keys;
+
+/**
  * Cache, created by hotset_open. Any number of threads may use it concurrently.
  */
 typedef struct hotset_cache hotset_cache;
@@ -361,6 +512,27 @@ typedef struct hotset_iter hotset_iter;
  * Receives a callback's reply. Valid only during that callback, on its thread.
  */
 typedef struct hotset_reply hotset_reply;
+
+/**
+ * Takes the answer to a command. Valid only during the callback.
+ */
+typedef struct hotset_tier2_answer hotset_tier2_answer;
+
+/**
+ * Takes how a server describes itself. Valid only during the callback.
+ */
+typedef struct hotset_tier2_greeting hotset_tier2_greeting;
+
+/**
+ * Takes what was announced. Valid only during the callback.
+ */
+typedef struct hotset_tier2_message hotset_tier2_message;
+
+/**
+ * A cache in front of a server that processes share, created by hotset_tiered_open. Any number of
+ * threads may use it concurrently.
+ */
+typedef struct hotset_tiered hotset_tiered;
 
 /**
  * Handle to one entry as it was when it was read: its key, its value and its version, all
@@ -773,6 +945,305 @@ typedef struct {
      */
     void *progress_arg;
 } hotset_snapshot_options;
+
+/**
+ * Options of a cache with a second tier. Initialize it with hotset_tiered_options_init, then set
+ * `prefix` and `name`, and change other fields.
+ *
+ * hotset_tiered_open copies it. Times are in milliseconds.
+ */
+typedef struct {
+    /**
+     * The size of this struct, set by hotset_tiered_options_init.
+     */
+    size_t size;
+    /**
+     * With what all keys begin of all caches that share a server. UTF-8, not empty.
+     */
+    const char *prefix;
+    /**
+     * Distinguishes this cache from others on the server. UTF-8, not empty. Programs that share
+     * the entries have the same prefix, name, codec and schema.
+     */
+    const char *name;
+    /**
+     * The name of what values are: letters, digits and _. The values of other programs are read as
+     * they are. NULL: "bytes", which Python and Rust read as bytes or text. "json": the program
+     * gives and receives JSON.
+     */
+    const char *codec;
+    /**
+     * The version of what values look like. HOTSET_SCHEMA_NONE: none.
+     */
+    uint64_t schema;
+    /**
+     * A hotset_tiered_keys.
+     */
+    uint32_t keys;
+    /**
+     * 1: announcements of the server are not used, though there is a bus.
+     */
+    uint32_t no_bus;
+    /**
+     * Capacity of tier 1 in entries. Set this or max_bytes; with neither, max_bytes is 64 MiB.
+     */
+    uint64_t max_entries;
+    /**
+     * Capacity of tier 1 in bytes, counted as in hotset_options.
+     */
+    uint64_t max_bytes;
+    /**
+     * How long a value is fresh. 0: 5 minutes.
+     */
+    uint64_t ttl_ms;
+    /**
+     * How long a value stays in tier 1 at most without a new answer of the server: the bound of its
+     * age while the server does not answer. 0: a minute where the server announces changes,
+     * otherwise 5 s.
+     */
+    uint64_t local_ttl_ms;
+    /**
+     * The same for the time in which the server answers, but does not announce changes. 0: 1 s.
+     */
+    uint64_t unsynced_ttl_ms;
+    /**
+     * For how long after its ttl a value may be returned while one caller loads it anew.
+     */
+    uint64_t stale_while_revalidate_ms;
+    /**
+     * For how long after its ttl a value may be returned if its load fails.
+     */
+    uint64_t stale_if_error_ms;
+    /**
+     * After which time another process loads a key if the one that was loading it has died. 0: 1.5
+     * s.
+     */
+    uint64_t lease_ms;
+    /**
+     * After which time a caller that waits for another process's load loads for itself, and stores
+     * the value nowhere. 0: it waits.
+     */
+    uint64_t lease_wait_ms;
+    /**
+     * After which time a load no longer makes other callers wait. 0: a minute.
+     */
+    uint64_t load_timeout_ms;
+    /**
+     * How long one request may take, at most a minute. 0: 100 ms.
+     */
+    uint64_t timeout_ms;
+    /**
+     * How long connecting may take, at most a minute. 0: 100 ms.
+     */
+    uint64_t connect_timeout_ms;
+    /**
+     * The greatest number of concurrent loads while the server does not answer. 0: 64.
+     */
+    uint64_t max_loads;
+    /**
+     * Above how many bytes a value stays in tier 1. 0: 16 MiB, or what the servers take.
+     */
+    uint64_t max_value;
+    /**
+     * One caller may reload a value before it expires, the more likely the longer loading takes: 1
+     * is usual. 0: never.
+     */
+    double early_reload;
+} hotset_tiered_options;
+
+/**
+ * A command. All bytes are valid during the callback.
+ */
+typedef struct {
+    /**
+     * The size of this struct: a newer library has more fields.
+     */
+    size_t size;
+    /**
+     * A hotset_tier2_kind.
+     */
+    uint32_t kind;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * The key: printable ASCII without blanks.
+     */
+    hotset_slice key;
+    /**
+     * Of HOTSET_TIER2_CLAIM: the key beside it.
+     */
+    hotset_slice claim;
+    /**
+     * The new value, or what a part of it is overwritten by.
+     */
+    hotset_slice value;
+    /**
+     * What the beginning of the value is compared with.
+     */
+    hotset_slice expected;
+    /**
+     * After how many milliseconds the key must expire: not sooner. 0: never.
+     */
+    uint64_t px;
+    /**
+     * Milliseconds since 1970 by the server's clock.
+     */
+    uint64_t not_after;
+    /**
+     * Milliseconds since 1970 by the server's clock.
+     */
+    uint64_t soft_end;
+    /**
+     * A number that hotset_tier2_greet was given.
+     */
+    uint64_t connection;
+} hotset_tier2_command;
+
+/**
+ * How a program reaches the servers of a second tier: a struct of callbacks. Set it to zeros,
+ * `size` to its size, and the other fields.
+ *
+ * hotset_tiered_open copies it. Several threads call the callbacks, concurrently, but one
+ * connection or bus is used by one thread at a time. They must return within `timeout_ms`: the
+ * library does not interrupt them. See Callbacks in the preamble: they must not close the cache
+ * that they are called for. A callback that must be set is not NULL.
+ */
+typedef struct {
+    /**
+     * sizeof(hotset_tier2): the fields that the program knows.
+     */
+    size_t size;
+    /**
+     * The first argument of all callbacks.
+     */
+    void *user;
+    /**
+     * The names of the servers, in UTF-8, if keys are distributed over several that never hand a
+     * key on to another one, as with memcached: a key is on the server whose name and key have the
+     * highest hash (rendezvous hashing by MurmurHash3, as pymemcache's HashClient does it).
+     * "host:port" is what the Python package names them. The other callbacks name a server by its
+     * index. NULL: there is one server.
+     */
+    const char *const *server_names;
+    /**
+     * The number of names. 0: there is one server.
+     */
+    uint32_t server_count;
+    /**
+     * The most bytes of a key: longer ones are replaced by a hash. 250 for memcached. 0: no bound.
+     */
+    uint32_t longest_key;
+    /**
+     * The resolution of the servers' clocks in milliseconds. 1000 for memcached. 0: 1.
+     */
+    uint64_t clock_resolution_ms;
+    /**
+     * The most bytes of a value that a server takes, without some 800 bytes for hotset's own use.
+     * Larger ones stay in tier 1. 0: no bound.
+     */
+    uint64_t max_value;
+    /**
+     * Opens a connection and stores it in `*connection`, after the server has answered who it is:
+     * see hotset_tier2_greet. Must be set.
+     */
+    hotset_tier2_failure (*connect)(void *user,
+                                    uint32_t server,
+                                    uint64_t timeout_ms,
+                                    hotset_tier2_greeting *greeting,
+                                    void **connection);
+    /**
+     * Executes a command, and answers it. Must be set.
+     */
+    hotset_tier2_failure (*execute)(void *user,
+                                    void *connection,
+                                    const hotset_tier2_command *command,
+                                    uint64_t timeout_ms,
+                                    hotset_tier2_answer *answer);
+    /**
+     * Executes several commands in their order, best in one packet: command `n` is
+     * `commands[n]`, a pointer, and its answer `answers[n]`. The failure counts for all commands
+     * that have no answer; hotset_tier2_answer_failure tells that of one. NULL: `execute` is
+     * called for each.
+     */
+    hotset_tier2_failure (*execute_many)(void *user,
+                                         void *connection,
+                                         const hotset_tier2_command *const *commands,
+                                         size_t count,
+                                         uint64_t timeout_ms,
+                                         hotset_tier2_answer *const *answers);
+    /**
+     * Exchanges a PING with the server, on a connection that was idle. Must be set.
+     */
+    hotset_tier2_failure (*ping)(void *user, void *connection, uint64_t timeout_ms);
+    /**
+     * Closes a connection. Must be set.
+     */
+    void (*disconnect)(void *user, void *connection);
+    /**
+     * Opens a bus: a connection on which the server announces every change of a key that begins
+     * with one of the prefixes, by whomever, and stores it in `*bus`. NULL: the server announces
+     * nothing.
+     */
+    hotset_tier2_failure (*subscribe)(void *user,
+                                      uint32_t server,
+                                      const hotset_slice *prefixes,
+                                      size_t count,
+                                      uint64_t timeout_ms,
+                                      void **bus);
+    /**
+     * Waits until the bus has a message, or for `timeout_ms`: see hotset_tier2_message_changed. A
+     * failure means that the bus broke. Must be set if subscribe is.
+     */
+    hotset_tier2_failure (*bus_next)(void *user,
+                                     void *bus,
+                                     uint64_t timeout_ms,
+                                     hotset_tier2_message *message);
+    /**
+     * Sends a PING on the bus. Its answer, which bus_next reports by hotset_tier2_message_pong,
+     * must come behind the messages of all changes that the server executed before it. Must be set
+     * if subscribe is.
+     */
+    hotset_tier2_failure (*bus_ping)(void *user, void *bus, uint64_t timeout_ms);
+    /**
+     * Closes a bus. Must be set if subscribe is.
+     */
+    void (*unsubscribe)(void *user, void *bus);
+    /**
+     * Called once, after the last use of the callbacks: in hotset_tiered_close, or if
+     * hotset_tiered_open fails after it has accepted the struct. NULL: nothing is.
+     */
+    void (*release)(void *user);
+} hotset_tier2;
+
+/**
+ * The state of a cache with a second tier.
+ */
+typedef struct {
+    /**
+     * "unknown", "up", "replaying" or "down"; of several servers, the worst. Valid forever.
+     */
+    const char *link;
+    /**
+     * "armed": the announcements of the servers are known to arrive. Otherwise "none", "lost" or
+     * "unsynced". Valid forever.
+     */
+    const char *bus;
+    /**
+     * The number of keys whose change the server has not confirmed.
+     */
+    uint64_t unconfirmed;
+    /**
+     * The number of entries in tier 1.
+     */
+    uint64_t entries;
+} hotset_tiered_state;
+
+/**
+ * Receives a counter, for hotset_tiered_stats. The name is valid during the call.
+ */
+typedef void (*hotset_tiered_counter_fn)(void *arg, const char *name, uint64_t count);
 
 #ifdef __cplusplus
 extern "C" {
@@ -1352,7 +1823,268 @@ hotset_status hotset_load(hotset_cache *cache,
 hotset_status hotset_warm(hotset_cache *cache, uint64_t *entries, uint64_t *corrupt);
 
 /* ----------------------------------------------------------------------------------------------
- * 9. Texts and versions
+ * 9. A second tier
+ * ---------------------------------------------------------------------------------------------- */
+
+/**
+ * Writes the default options to `options`.
+ *
+ * @param size sizeof(hotset_tiered_options).
+ * @return HOTSET_OK; HOTSET_INVALID for NULL, or for a size that no version of the options has.
+ */
+hotset_status hotset_tiered_options_init(hotset_tiered_options *options, size_t size);
+
+/**
+ * Opens a cache with entries in this process (tier 1) in front of a server that many processes
+ * share (tier 2), and stores it in `*tiered`. Close it with hotset_tiered_close.
+ *
+ * A hit in tier 1 costs a lookup. A miss asks the server. A key that is missing there, too, is
+ * loaded once over all processes, under a lease. A removal or a write reaches tier 1 of every
+ * process, if the server announces changes; otherwise within `local_ttl_ms`. While the server does
+ * not answer, values are loaded without it, and what was changed is removed on the server once it
+ * answers, as long as this process lives. Programs in Python and Rust share the entries.
+ *
+ * How the server is reached is the program's: see hotset_tier2. examples/c/tier2_redis.c and
+ * examples/c/tier2_memcached.c are transports. Nothing is sent before it is needed: the server may
+ * be down. The cache has a thread for each server, in which all signals are blocked.
+ *
+ * @return HOTSET_OK; HOTSET_INVALID, also for missing callbacks; HOTSET_IO, with errno, if the
+ * operating system refused the thread; HOTSET_NO_MEMORY. After a failure `*tiered` is NULL.
+ */
+hotset_status hotset_tiered_open(const hotset_tier2 *tier2,
+                                 const hotset_tiered_options *options,
+                                 hotset_tiered **tiered);
+
+/**
+ * Stores a handle to the value of a key in `*value`, from tier 1 or from the server. Release it
+ * with hotset_release. It has no key (see hotset_value_key).
+ *
+ * @return HOTSET_OK; HOTSET_NOT_FOUND, also if the server does not answer.
+ */
+hotset_status hotset_tiered_get(hotset_tiered *tiered,
+                                const void *key,
+                                size_t key_len,
+                                hotset_value **value);
+
+/**
+ * Stores handles to the values of `count` keys in `values`, in their order; NULL for those that
+ * have none. The requests to a server are sent in one packet.
+ *
+ * @param found Receives the number of values; or NULL.
+ * @return HOTSET_OK. After a failure all of `values` are NULL.
+ */
+hotset_status hotset_tiered_get_many(hotset_tiered *tiered,
+                                     const hotset_slice *keys,
+                                     size_t count,
+                                     hotset_value **values,
+                                     size_t *found);
+
+/**
+ * Stores a handle to the value of a key in `*value`, as hotset_tiered_get does. If it is in neither
+ * tier, calls `fn` to load it: one caller over all processes does, and the others wait for it. See
+ * hotset_loader_fn; a reply's `ttl_ms` is how long the value is fresh.
+ *
+ * If the server does not answer, `fn` is called without a lease: once per process.
+ *
+ * @param tags Up to 16 tags of the loaded value, for hotset_tiered_invalidate_tag: strings in
+ * UTF-8 of up to 255 bytes, where bytes other than ASCII letters, digits and _.-~/@+ count thrice.
+ * @return HOTSET_OK; HOTSET_NOT_FOUND if the loader had no value; the status that the loader
+ * returned, if not HOTSET_OK; HOTSET_REENTRANT if the key is requested inside its loader;
+ * HOTSET_TOO_LARGE, HOTSET_NO_MEMORY. After a failure `*value` is NULL.
+ */
+hotset_status hotset_tiered_get_or_load(hotset_tiered *tiered,
+                                        const void *key,
+                                        size_t key_len,
+                                        const char *const *tags,
+                                        size_t tag_count,
+                                        hotset_loader_fn fn,
+                                        void *arg,
+                                        hotset_value **value);
+
+/**
+ * Stores a copy of a value on the server, then in tier 1. Other processes drop theirs.
+ *
+ * @param ttl_ms How long it is fresh: milliseconds, HOTSET_TTL_DEFAULT or HOTSET_TTL_NONE.
+ * @param tags As for hotset_tiered_get_or_load.
+ * @return HOTSET_OK; HOTSET_UNCONFIRMED if the server did not confirm it: the key is removed
+ * everywhere once it answers, and the value is nowhere (one that is too large for the server is in
+ * tier 1); HOTSET_TOO_LARGE, HOTSET_NO_MEMORY.
+ */
+hotset_status hotset_tiered_put(hotset_tiered *tiered,
+                                const void *key,
+                                size_t key_len,
+                                const void *value,
+                                size_t value_len,
+                                uint64_t ttl_ms,
+                                const char *const *tags,
+                                size_t tag_count);
+
+/**
+ * Removes a key from both tiers, in all processes. To be called after the source has changed.
+ *
+ * @return HOTSET_OK; HOTSET_UNCONFIRMED if the server did not confirm it: it is removed here, and
+ * there once the server answers.
+ */
+hotset_status hotset_tiered_invalidate(hotset_tiered *tiered, const void *key, size_t key_len);
+
+/**
+ * Expires the value of a key in all processes: it may be returned stale, within the times that are
+ * set, while it is loaded anew.
+ *
+ * @return As hotset_tiered_invalidate.
+ */
+hotset_status hotset_tiered_expire(hotset_tiered *tiered, const void *key, size_t key_len);
+
+/**
+ * Gives the value of a key on the server another time to live, counted from now.
+ *
+ * @param ttl_ms As for hotset_tiered_put.
+ * @return HOTSET_OK; HOTSET_NOT_FOUND if there is no value, or the server did not answer.
+ */
+hotset_status hotset_tiered_touch(hotset_tiered *tiered,
+                                  const void *key,
+                                  size_t key_len,
+                                  uint64_t ttl_ms);
+
+/**
+ * Invalidates all values with a tag, in all processes: takes one request for each server.
+ *
+ * @return As hotset_tiered_invalidate; HOTSET_INVALID for a tag that is too long.
+ */
+hotset_status hotset_tiered_invalidate_tag(hotset_tiered *tiered, const char *tag);
+
+/**
+ * Invalidates all values, in all processes: takes one request for each server.
+ *
+ * @return As hotset_tiered_invalidate.
+ */
+hotset_status hotset_tiered_clear(hotset_tiered *tiered);
+
+/**
+ * Stores the name of a key on the server: where the program announces changes by means of its own.
+ * A NUL follows it.
+ *
+ * @param len Receives the name's length, without the NUL.
+ * @return HOTSET_OK; HOTSET_BUFFER_TOO_SMALL if `len` is not less than `size`.
+ */
+hotset_status hotset_tiered_name(hotset_tiered *tiered,
+                                 const void *key,
+                                 size_t key_len,
+                                 char *buffer,
+                                 size_t size,
+                                 size_t *len);
+
+/**
+ * Tells the cache that another process changed what the server has under this name (see
+ * hotset_tiered_name): tier 1 drops it. For programs that announce changes to each other
+ * themselves, in their own event loop, where the server does not. Sends nothing. Such an
+ * announcement may be lost or late: `local_ttl_ms` stays the bound.
+ *
+ * @param name NULL, with length 0: all keys may have changed.
+ * @return HOTSET_OK.
+ */
+hotset_status hotset_tiered_event(hotset_tiered *tiered, const void *name, size_t name_len);
+
+/**
+ * Stores the state of a cache in `*state`, and calls `fn` with each counter: those of tier 1 begin
+ * with "tier1_", those of the operations of tier 2 with "tier2_", those of what happened between
+ * this process and the servers with "server_".
+ *
+ * @param fn NULL: the counters are not wanted.
+ * @return HOTSET_OK.
+ */
+hotset_status hotset_tiered_stats(hotset_tiered *tiered,
+                                  hotset_tiered_state *state,
+                                  hotset_tiered_counter_fn fn,
+                                  void *arg);
+
+/**
+ * Closes a cache: replays what the server has not confirmed, for as long as one request may take,
+ * disconnects, and frees the entries. Handles stay valid until they are released. It must be the
+ * last call on the cache, and no other call on it may be in progress.
+ *
+ * After it has returned, no thread of the library runs for this cache, and no callback is called.
+ * A later call is refused as hotset_close describes.
+ *
+ * @return HOTSET_OK; HOTSET_REENTRANT in a callback of this cache, HOTSET_FORKED in a child (after
+ * these the cache is unchanged).
+ */
+hotset_status hotset_tiered_close(hotset_tiered *tiered);
+
+/**
+ * Answers a command by a value: a copy of these bytes. Replaces an earlier value.
+ *
+ * @return HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY.
+ */
+hotset_status hotset_tier2_answer_value(hotset_tier2_answer *answer,
+                                        const void *value,
+                                        size_t value_len);
+
+/**
+ * Answers a command by no value: there is no such key.
+ *
+ * @return HOTSET_OK; HOTSET_INVALID.
+ */
+hotset_status hotset_tier2_answer_nothing(hotset_tier2_answer *answer);
+
+/**
+ * Answers a command by a flag: 0, or anything else.
+ *
+ * @return HOTSET_OK; HOTSET_INVALID.
+ */
+hotset_status hotset_tier2_answer_flag(hotset_tier2_answer *answer, uint32_t flag);
+
+/**
+ * Answers one of several commands by a failure.
+ *
+ * @return HOTSET_OK; HOTSET_INVALID.
+ */
+hotset_status hotset_tier2_answer_failure(hotset_tier2_answer *answer,
+                                          hotset_tier2_failure failure);
+
+/**
+ * Describes the server of a new connection: to be called in `connect`.
+ *
+ * @param identity Bytes that differ after a failover, and after a restart that lost data: such as
+ * Redis' run_id and master_replid, or memcached's pid and start time.
+ * @param server_ms The server's clock: milliseconds since 1970.
+ * @param connection The server's number of this connection; 0 if it has none.
+ * @param can_fence Not 0: HOTSET_TIER2_FENCE works.
+ * @return HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY.
+ */
+hotset_status hotset_tier2_greet(hotset_tier2_greeting *greeting,
+                                 const void *identity,
+                                 size_t identity_len,
+                                 uint64_t server_ms,
+                                 uint64_t connection,
+                                 uint32_t can_fence);
+
+/**
+ * Reports a changed key: to be called in `bus_next`, for each key that a message names, in their
+ * order.
+ *
+ * @return HOTSET_OK; HOTSET_INVALID, HOTSET_NO_MEMORY.
+ */
+hotset_status hotset_tier2_message_changed(hotset_tier2_message *message,
+                                           const void *key,
+                                           size_t key_len);
+
+/**
+ * Reports that all keys were removed: to be called in `bus_next`.
+ *
+ * @return HOTSET_OK; HOTSET_INVALID.
+ */
+hotset_status hotset_tier2_message_flushed(hotset_tier2_message *message);
+
+/**
+ * Reports the answer to a PING: to be called in `bus_next`, and alone in it.
+ *
+ * @return HOTSET_OK; HOTSET_INVALID, also if a change was reported.
+ */
+hotset_status hotset_tier2_message_pong(hotset_tier2_message *message);
+
+/* ----------------------------------------------------------------------------------------------
+ * 10. Texts and versions
  * ---------------------------------------------------------------------------------------------- */
 
 /**

@@ -28,7 +28,7 @@
 //! | `tier2` | no | the module `tier2`: the protocol by which processes share a second tier, without I/O | – |
 //! | `tiered` | no | the module `tiered`: a cache in front of a second tier | `tier2`, blake2, libc |
 //! | `redis` | no | `tiered::Redis`: a Redis or Valkey server as the second tier | `tiered`, redis |
-//! | `json` | no | `tiered::Json`: values that serde can serialize, as JSON there | `tiered`, serde, serde_json |
+//! | `json` | no | `tiered::Json`: values that serde can serialize, as JSON there | `tiered`, serde, `serde_json` |
 //! | `crossbeam` | no | reclamation by crossbeam-epoch in place of hotset's own | crossbeam-epoch |
 //!
 //! With `default-features = false` the crate needs std and two crates of pure Rust, hashbrown and

@@ -2,13 +2,13 @@
 
 /// Encodes values for the server, and decodes them. Programs that share values have the same.
 ///
-/// [`Bytes`] and [`Json`](super::Json) read and write what the codecs "bytes" and "json" of the
+/// [`Bytes`] and `Json` read and write what the codecs "bytes" and "json" of the
 /// Python package do.
 pub trait Codec<V>: Send + Sync + 'static {
     /// The codec's name, which is a part of every key: codecs with different names share no values.
     ///
-    /// It consists of ASCII letters, digits and `_`.
-    fn name(&self) -> &'static str;
+    /// It consists of ASCII letters, digits and `_`, and is always the same.
+    fn name(&self) -> &str;
 
     /// Returns the bytes of `value`; `None` if it has none, so that it stays in the first tier.
     fn encode(&self, value: &V) -> Option<Vec<u8>>;
@@ -23,7 +23,7 @@ pub trait Codec<V>: Send + Sync + 'static {
 pub struct Bytes;
 
 impl Codec<Vec<u8>> for Bytes {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "bytes"
     }
 
@@ -37,7 +37,7 @@ impl Codec<Vec<u8>> for Bytes {
 }
 
 impl Codec<String> for Bytes {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "bytes"
     }
 
@@ -58,7 +58,7 @@ pub struct Json;
 
 #[cfg(feature = "json")]
 impl<V: serde::Serialize + serde::de::DeserializeOwned> Codec<V> for Json {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "json"
     }
 

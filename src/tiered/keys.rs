@@ -160,7 +160,7 @@ impl<A: TierKey, B: TierKey, C: TierKey> TierKey for (A, B, C) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a String takes all");
         text

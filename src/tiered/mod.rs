@@ -3,7 +3,7 @@
 //! A [`Tiered`] cache has its entries in this process (tier 1) and on a server (tier 2). A hit in
 //! tier 1 costs a lookup. A miss asks the server, and a key that is missing there is loaded once
 //! over all processes, under a lease. A removal or a write reaches tier 1 of every process: the
-//! server announces it. [`Redis`] is such a server (feature `redis`); others implement [`Tier2`].
+//! server announces it. `Redis` (feature `redis`) is such a server; others implement [`Tier2`].
 //! Caches of the Python package with the same prefix, name, codec and schema share the entries.
 //!
 //! # What is promised
@@ -47,6 +47,7 @@ mod transport;
 mod waiters;
 
 pub use crate::expiry::Ttl;
+pub use crate::tier2::MAX_TAGS;
 pub use builder::{TieredBuilder, TieredError};
 #[cfg(feature = "json")]
 pub use codec::Json;
@@ -55,7 +56,10 @@ pub use keys::{Name, TierKey};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use redis::Redis;
-pub use transport::{Answer, Bus, Command, Connection, Failure, Greeting, Message, Tier2, Traits};
+pub use transport::{
+    Answer, Bus, Command, Connection, Failure, Greeting, Message, Tier2, Traits, execute_each, generation_tag,
+    short_key,
+};
 
 use crate::cache::Cache;
 use crate::error::LoadError;
@@ -181,6 +185,8 @@ pub struct TieredStats {
     pub servers: Vec<(&'static str, &'static str)>,
     /// The number of keys whose change the server has not confirmed.
     pub unconfirmed: usize,
+    /// The number of entries in tier 1.
+    pub entries: u64,
 }
 
 impl TieredStats {
@@ -357,6 +363,30 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
         self.bump(Some(tag))
     }
 
+    /// Returns the key that the value of `key` has on the server: in a transport of the program's
+    /// own, or for [`changed`](Self::changed).
+    pub fn name(&self, key: &K) -> Name {
+        self.name_of(key).0
+    }
+
+    /// Learns that another process changed what the server has under this key (see
+    /// [`name`](Self::name)): tier 1 drops it. For programs that announce changes to each other by
+    /// means of their own, where the server does not. Such an announcement may be lost or late:
+    /// `local_ttl` stays the bound.
+    pub fn changed(&self, name: &[u8]) {
+        if self.0.session.is_own() {
+            self.0.session.changed(name);
+        }
+    }
+
+    /// Learns that all keys may have changed, as [`changed`](Self::changed) does of one: tier 1 is
+    /// cleared.
+    pub fn all_changed(&self) {
+        if self.0.session.is_own() {
+            self.0.session.all_changed();
+        }
+    }
+
     /// Returns the statistics.
     pub fn stats(&self) -> TieredStats {
         let inner = &*self.0;
@@ -387,6 +417,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
             bus: bus.unwrap_or("none"),
             servers,
             unconfirmed: inner.session.tier.journal_len(),
+            entries: inner.cache.len() as u64,
         }
     }
 
@@ -589,6 +620,12 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
 /// The loader of operations that have none.
 fn no_load<C>(_: &mut C, _: bool) -> LoadEnd {
     LoadEnd::Failed
+}
+
+/// Returns whether a tag is not too long: at most 255 bytes on the server, where bytes other than
+/// ASCII letters, digits and `_.-~/@+` take three.
+pub fn is_tag(tag: &str) -> bool {
+    quote_name(tag).len() <= 255
 }
 
 fn tag_names(tags: &[&str]) -> Vec<String> {

@@ -366,6 +366,28 @@ impl Session {
         self.waiters.wake(key);
     }
 
+    /// Applies a change of which the program was told by other means than the bus.
+    pub(super) fn changed(&self, name: &[u8]) {
+        if name.starts_with(&self.settings.prefixes[2]) {
+            // Only the bus proves by canaries what has arrived.
+            return;
+        }
+        let server = self.server_of(name);
+        // The core forgets a generation, and names the other keys.
+        let mut changed = Vec::new();
+        self.tier.messages(server, [name], |key| changed.push(key));
+        changed.into_iter().for_each(|key| self.apply(key));
+    }
+
+    /// The same of all keys.
+    pub(super) fn all_changed(&self) {
+        for generation in &self.settings.generations {
+            self.changed(generation);
+        }
+        self.local.clear();
+        self.waiters.wake_all();
+    }
+
     /// Drives an operation to its end that has no caller: a renewal, or a replay of the journal.
     pub(super) fn maintain(&self, operation: Operation) {
         let mut request = Request::new(operation);

@@ -1,6 +1,10 @@
 //! What a server has to do to be a second tier: the traits that a transport implements.
 
+use super::keys::{hex, quote_name};
 pub use crate::tier2::Failure;
+use blake2::digest::consts::U16;
+use blake2::{Blake2b, Digest};
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// A command for the server. Stamps and frames are bytes of the protocol, which a transport passes
@@ -143,6 +147,25 @@ pub struct Greeting {
     pub can_fence: bool,
 }
 
+/// Executes commands one after another, as [`Connection::execute_many`] does where a transport does
+/// not replace it.
+pub fn execute_each<C: Connection + ?Sized>(
+    connection: &mut C,
+    commands: &[Command<'_>],
+    deadline: Instant,
+) -> Vec<Result<Answer, Failure>> {
+    let mut broken = false;
+    let mut execute = |command| {
+        if broken {
+            return Err(Failure::NotSent);
+        }
+        let answer = connection.execute(command, deadline);
+        broken = matches!(answer, Err(Failure::Timeout));
+        answer
+    };
+    commands.iter().map(&mut execute).collect()
+}
+
 /// A connection, for one command at a time.
 pub trait Connection: Send {
     /// Executes a command.
@@ -158,16 +181,7 @@ pub trait Connection: Send {
     /// After [`Failure::Timeout`] the outcomes of the commands behind it are [`Failure::NotSent`]
     /// if nothing of them was sent, otherwise [`Failure::Timeout`], too.
     fn execute_many(&mut self, commands: &[Command<'_>], deadline: Instant) -> Vec<Result<Answer, Failure>> {
-        let mut broken = false;
-        let mut execute = |command| {
-            if broken {
-                return Err(Failure::NotSent);
-            }
-            let answer = self.execute(command, deadline);
-            broken = matches!(answer, Err(Failure::Timeout));
-            answer
-        };
-        commands.iter().map(&mut execute).collect()
+        execute_each(self, commands, deadline)
     }
 
     /// Exchanges a PING with the server: called before a command, where the connection was idle.
@@ -231,6 +245,21 @@ impl Default for Traits {
             max_value: usize::MAX,
         }
     }
+}
+
+/// Returns what distinguishes the keys of the generations that a server with this name has, as the
+/// Python package writes it: for [`Tier2::generation_tags`] with [`Traits::is_fixed`].
+pub fn generation_tag(name: &str) -> Vec<u8> {
+    format!("{{{}}}", quote_name(name)).into_bytes()
+}
+
+/// Returns the key itself, or, if it has more bytes than `longest`, `#` and the 32 hex digits of
+/// its `BLAKE2b` hash of 128 bits: for servers whose keys are short, as the Python package does it.
+pub fn short_key(key: &[u8], longest: usize) -> Cow<'_, [u8]> {
+    if key.len() <= longest {
+        return Cow::Borrowed(key);
+    }
+    format!("#{}", hex(&Blake2b::<U16>::digest(key))).into_bytes().into()
 }
 
 /// Servers that several processes use as the second tier of their caches: one, or several that

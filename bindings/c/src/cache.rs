@@ -1,6 +1,7 @@
 //! A cache behind a pointer from C: opened once, refused after a close or a fork.
 
 use crate::blob::{Blob, Destructor, Engine};
+use crate::closed::Closed;
 use crate::ffi::caught;
 use crate::fork::generation;
 use crate::ticker::Ticker;
@@ -8,7 +9,7 @@ use crate::types::{Status, hotset_status};
 use crate::{callback, memory};
 use engine::raw::stats_file::Registration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{mem, ptr};
 
@@ -33,6 +34,8 @@ unsafe impl Sync for hotset_cache {}
 
 const CLOSED: u32 = 0;
 
+static CLOSED_CACHES: Closed<hotset_cache> = Closed::new();
+
 impl hotset_cache {
     pub(crate) fn new(engine: Engine, ticker: Option<Ticker>, destructor: Option<Destructor>, id: u64) -> Self {
         Self {
@@ -54,7 +57,7 @@ impl hotset_cache {
     /// The cache behind a pointer from C, if it is open.
     ///
     /// # Safety
-    /// The pointer came from `hotset_open`, and its memory was not freed (see [`remember_closed`]);
+    /// The pointer came from `hotset_open`, and its memory was not freed (see [`Closed`]);
     /// no other thread closes it during the call.
     #[inline(always)]
     pub(crate) unsafe fn get<'a>(cache: *const Self) -> Result<&'a Self, Status> {
@@ -128,31 +131,7 @@ impl hotset_cache {
             drop(engine);
         }));
         // SAFETY: `hotset_open` leaked it, and it is closed.
-        unsafe { remember_closed(cache) };
+        unsafe { CLOSED_CACHES.keep(cache) };
         dropped.map_err(|panic| caught(panic).into())
-    }
-}
-
-/// How many closed caches are remembered, so that a call on one of them is refused instead of
-/// reading freed memory.
-const REMEMBERED: usize = if cfg!(miri) { 4 } else { 1024 };
-
-/// Keeps a closed cache allocated until [`REMEMBERED`] others were closed after it. Takes no lock,
-/// which a fork could leave locked, and no memory.
-///
-/// # Safety
-/// The cache was leaked by `hotset_open`, is closed, and is not remembered yet.
-unsafe fn remember_closed(cache: *mut hotset_cache) {
-    static CLOSED_CACHES: [AtomicPtr<hotset_cache>; REMEMBERED] =
-        [const { AtomicPtr::new(ptr::null_mut()) }; REMEMBERED];
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let place = NEXT.fetch_add(1, Ordering::Relaxed) % REMEMBERED;
-    // Release and Acquire pair with each other: the thread that frees a cache is ordered after the
-    // one that closed it.
-    let oldest = CLOSED_CACHES[place].swap(cache, Ordering::AcqRel);
-    if !oldest.is_null() {
-        // SAFETY: `hotset_open` leaked it; the header states that such an old cache must not be
-        // used.
-        drop(unsafe { Box::from_raw(oldest) });
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! - `ffi`: the guard of every call. No panic passes it.
 //! - `cache`: a cache behind a pointer, refused after a close or a fork.
+//! - `closed`: what was closed, and must not be used.
+//! - `tier2_transport`: the callbacks of a second tier as the engine's traits.
 //! - `blob`: an entry's memory, one allocation that key, value and handles share.
 //! - `callback`: the caches that are calling back, so that a call that would wait for itself is
 //!   refused.
@@ -25,6 +27,7 @@ mod blob;
 mod cache;
 mod callback;
 mod change;
+mod closed;
 mod compute;
 mod ffi;
 mod fork;
@@ -42,6 +45,14 @@ mod strings;
 mod tests;
 mod thread;
 mod ticker;
+#[cfg(feature = "tier2")]
+mod tier2;
+#[cfg(feature = "tier2")]
+mod tier2_transport;
+#[cfg(feature = "tier2")]
+mod tiered;
+#[cfg(feature = "tier2")]
+mod tiered_options;
 mod ttl;
 mod types;
 mod write;

@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The default capacity.
-const DEFAULT_BYTES: u64 = 64 << 20;
+pub(crate) const DEFAULT_BYTES: u64 = 64 << 20;
 
 /// The bytes that engine and malloc take for an entry besides its blob; and how many more where
 /// entries expire, and where hits extend deadlines. `tests/memory.c` compares them with malloc's
 /// figures, which vary by a tenth: tables grow by doubling.
-const PER_ENTRY: u64 = 100;
-const PER_DEADLINE: u64 = 24;
+pub(crate) const PER_ENTRY: u64 = 100;
+pub(crate) const PER_DEADLINE: u64 = 24;
 const PER_MOVING_DEADLINE: u64 = 40;
 
 /// The size of the options in their first version; they only grow.

@@ -1,8 +1,9 @@
 //! Replies of callbacks, made through functions.
 
-use crate::blob::Blob;
+use crate::blob::{Blob, Destructor};
 use crate::cache::hotset_cache;
 use crate::ffi::{bytes, ffi_guard};
+use crate::memory;
 use crate::ttl::ttl;
 use crate::types::{Status, hotset_slice, hotset_status};
 use engine::Ttl;
@@ -18,8 +19,8 @@ pub(crate) enum Answer {
 
 /// Receives a callback's reply. Valid only during that callback, on its thread.
 pub struct hotset_reply {
-    cache: *const hotset_cache,
     key: *const [u8],
+    destructor: Option<Destructor>,
     answer: RefCell<Answer>,
 }
 
@@ -48,12 +49,22 @@ impl hotset_reply {
         key: &[u8],
         call: impl FnOnce(*mut Self) -> Status,
     ) -> Result<Answer, Status> {
+        Self::collect_for(cache.id, cache.destructor, key, call)
+    }
+
+    /// [`collect`](Self::collect) for what has the number of a cache, and this destructor.
+    pub(crate) fn collect_for(
+        id: u64,
+        destructor: Option<Destructor>,
+        key: &[u8],
+        call: impl FnOnce(*mut Self) -> Status,
+    ) -> Result<Answer, Status> {
         let mut reply = Self {
-            cache,
             key,
+            destructor,
             answer: RefCell::new(Answer::Keep),
         };
-        let status = crate::callback::within(cache.id, || call(&mut reply));
+        let status = crate::callback::within(id, || call(&mut reply));
         if status == hotset_status::HOTSET_OK.into() {
             Ok(reply.answer.into_inner())
         } else {
@@ -88,13 +99,13 @@ pub unsafe extern "C" fn hotset_reply_set(
     ttl_ms: u64,
 ) -> Status {
     ffi_guard(|| {
-        // SAFETY: the header's rules for callers; cache and key outlive the callback.
-        let (reply, cache, key, value) = unsafe {
+        // SAFETY: the header's rules for callers; the key outlives the callback.
+        let (reply, key, value) = unsafe {
             let reply = hotset_reply::get(reply)?;
-            let (cache, key) = (&*reply.cache, &*reply.key);
-            (reply, cache, key, bytes(value, value_len)?)
+            (reply, &*reply.key, bytes(value, value_len)?)
         };
-        let blob = cache.blob(key, value)?;
+        memory::ready()?;
+        let blob = Blob::new(key, value, reply.destructor)?;
         blob.arm(true);
         reply.put(Answer::Set(blob, ttl(ttl_ms)));
         Ok(())

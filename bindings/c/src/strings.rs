@@ -5,7 +5,7 @@ use libc::c_char;
 use std::ffi::CStr;
 
 /// ----------------------------------------------------------------------------------------------
-/// 9. Texts and versions
+/// 10. Texts and versions
 /// ----------------------------------------------------------------------------------------------
 ///
 /// Returns the meaning of a status in English: never NULL, for any number, and valid forever.
@@ -36,6 +36,7 @@ fn text(status: i32) -> &'static CStr {
         17 => c"not a snapshot",
         18 => c"the snapshot is corrupt or incomplete",
         19 => c"the snapshot is incompatible: of another version, schema or kind",
+        20 => c"the server has not confirmed the change; it will be repeated",
         1000.. => c"a status of the program's own",
         _ => c"not a status of hotset",
     }

@@ -119,11 +119,11 @@ impl Drop for Ticker {
 }
 
 /// All signals, blocked on this thread until it is dropped.
-struct SignalsBlocked(#[cfg(not(miri))] libc::sigset_t);
+pub(crate) struct SignalsBlocked(#[cfg(not(miri))] libc::sigset_t);
 
 impl SignalsBlocked {
     #[cfg(not(miri))]
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // SAFETY: both sets are this function's, and every pattern of bits is a set.
         unsafe {
             let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
@@ -134,7 +134,7 @@ impl SignalsBlocked {
     }
 
     #[cfg(miri)]
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self()
     }
 }

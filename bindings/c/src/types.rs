@@ -59,6 +59,9 @@ pub enum hotset_status {
     /// hotset_load: the snapshot has another version of the format, another schema, or does not
     /// hold bytes.
     HOTSET_INCOMPATIBLE = 19,
+    /// A change of a cache with a second tier: the server has not confirmed it. The change is made
+    /// in this process, and is made on the server once it answers.
+    HOTSET_UNCONFIRMED = 20,
 }
 
 /// Eviction policy: the entry that makes room for others.

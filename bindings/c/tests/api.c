@@ -13,11 +13,11 @@ static void versions(void) {
 
 static void texts(void) {
     int status, other;
-    for (status = HOTSET_OK; status <= HOTSET_INCOMPATIBLE; status++)
+    for (status = HOTSET_OK; status <= HOTSET_UNCONFIRMED; status++)
         for (other = HOTSET_OK; other < status; other++)
             CHECK(strcmp(hotset_strerror((hotset_status)status), hotset_strerror((hotset_status)other)) != 0);
     CHECK(strlen(hotset_strerror((hotset_status)-1)) > 0);
-    CHECK(strcmp(hotset_strerror((hotset_status)-1), hotset_strerror((hotset_status)(HOTSET_INCOMPATIBLE + 1))) == 0);
+    CHECK(strcmp(hotset_strerror((hotset_status)-1), hotset_strerror((hotset_status)(HOTSET_UNCONFIRMED + 1))) == 0);
     CHECK(strcmp(hotset_strerror((hotset_status)1000), hotset_strerror((hotset_status)-1)) != 0);
 }
 

@@ -43,7 +43,7 @@ the_header() {
 # What the library exports is what the header declares, and the tests call each of it.
 the_symbols() {
     nm -D --defined-only "$lib/libhotset.so" | awk '{ print $NF }' | sort >"$work/exported"
-    cc -E "$header" | grep -v '^ *typedef' | grep -o '\bhotset_[a-z_]* *(' | tr -d ' (' | sort -u >"$work/declared"
+    cc -E "$header" | grep -v -e '^ *typedef' -e '(\*' | grep -o '\bhotset_[a-z0-9_]* *(' | tr -d ' (' | sort -u >"$work/declared"
     diff "$work/declared" "$work/exported" >&2 || fail "declared (<) and exported (>) symbols differ"
     local name
     while read -r name; do
@@ -119,7 +119,7 @@ plain)
     the_header
     the_symbols
     the_quickstarts
-    for name in advice api callbacks cancel fork metrics threads memory no_memory snapshot stats_file; do
+    for name in advice api callbacks cancel fork metrics threads memory no_memory snapshot stats_file tiered; do
         build "$name" -ldl
         "$work/$name" || fail "$name"
     done
@@ -131,7 +131,8 @@ valgrind)
     # (cancel and no_memory have a malloc of their own.) A thread that has just ended may still have
     # its stack: "possibly lost".
     check=(valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9)
-    for name in advice api callbacks fork metrics threads snapshot stats_file; do build "$name"; done
+    for name in advice api callbacks fork metrics threads snapshot stats_file tiered; do build "$name"; done
+    "${check[@]}" "$work/tiered" alone || fail tiered
     "${check[@]}" "$work/stats_file" alone || fail stats_file
     "${check[@]}" "$work/metrics" || fail metrics
     "${check[@]}" "$work/advice" || fail advice
@@ -144,7 +145,8 @@ valgrind)
 asan)
     # To the sanitizer, refused memory is an error of its own, unless this option allows it.
     export ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=65536
-    for name in advice api callbacks fork metrics threads snapshot stats_file; do build "$name" -fsanitize=address; done
+    for name in advice api callbacks fork metrics threads snapshot stats_file tiered; do build "$name" -fsanitize=address; done
+    "$work/tiered" || fail tiered
     "$work/stats_file" alone || fail stats_file
     "$work/metrics" || fail metrics
     "$work/advice" || fail advice
@@ -159,7 +161,7 @@ tsan)
     # the one that rustc's instrumentation needs, so the programs get rustc's.
     export TSAN_OPTIONS=allocator_may_return_null=1
     runtime=$(rustc +nightly --print sysroot)/lib/rustlib/x86_64-unknown-linux-gnu/lib/librustc-nightly_rt.tsan.a
-    for name in api callbacks threads; do
+    for name in api callbacks threads tiered; do
         cc -g -O1 -std=gnu99 "${warnings[@]}" -fsanitize=thread -I"$root/include" -c "$tests/$name.c" -o "$work/$name.o"
         cc "$work/$name.o" -o "$work/$name" -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive -rdynamic "$work/$soname" \
             -lpthread -ldl -lm -lrt
