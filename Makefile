@@ -176,6 +176,7 @@ test-tiered: tools-redis ## The second tier in Rust with a redis-server, in seve
 test-tiered-python: tools-redis build-python ## Values and keys of the second tier that Rust and Python write and read, on the newest interpreter at hand
 	cargo build --features redis --example tiered
 	$(NEWEST_PYTHON) bindings/python/tests/rust_parity.py target/debug/examples/tiered
+	HOTSET_PYTHON=$(NEWEST_PYTHON) cargo test --features json,redis --test tiered_python
 
 RACE_SECONDS ?= 600
 race-tier2: tools-redis build-python ## Processes race for the same keys while servers and networks fail, every read checked (RACE_SECONDS=600, ARGS="--quiet")

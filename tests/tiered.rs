@@ -4,94 +4,15 @@
 #![cfg(unix)]
 
 use hotset::tiered::{Bytes, Redis, Tiered};
+use redis_server::Server;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+#[path = "common/redis_server.rs"]
+mod redis_server;
+
 type Texts = Tiered<str, String>;
-
-/// A redis-server on a free port of the loopback interface, with a folder of its own.
-struct Server {
-    process: Child,
-    port: u16,
-    folder: PathBuf,
-}
-
-impl Server {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = std::env::temp_dir().join(format!("hotset-tiered-{}-{port}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
-        let mut server = Self {
-            process: Self::spawn(port, &folder),
-            port,
-            folder,
-        };
-        server.answer();
-        server
-    }
-
-    fn spawn(port: u16, folder: &PathBuf) -> Child {
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
-        command.arg("--dir").arg(folder).stdout(Stdio::null());
-        command.spawn().expect("redis-server is installed (`make tools-redis`)")
-    }
-
-    fn answer(&mut self) {
-        let client = redis::Client::open(self.url()).unwrap();
-        while client.get_connection_with_timeout(Duration::from_secs(1)).is_err() {
-            assert!(self.process.try_wait().unwrap().is_none(), "redis-server ended");
-            std::thread::yield_now();
-        }
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
-    }
-
-    fn signal(&self, signal: i32) {
-        // SAFETY: the process is a child of this one that was not waited for.
-        assert_eq!(unsafe { libc::kill(self.process.id() as i32, signal) }, 0);
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.process = Self::spawn(self.port, &self.folder);
-        self.answer();
-    }
-
-    fn cache(&self) -> Texts {
-        cache(&self.url())
-    }
-
-    fn connection(&self) -> redis::Connection {
-        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-        _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
 
 fn cache(url: &str) -> Texts {
     let redis = Redis::open(url).unwrap();
@@ -197,7 +118,7 @@ impl Drop for Process {
 #[test]
 fn changes_of_one_process_are_seen_by_another() {
     let server = Server::start();
-    let (here, mut there) = (server.cache(), Process::start(&server));
+    let (here, mut there) = (cache(&server.url()), Process::start(&server));
     armed(&here);
     assert_eq!(there.run("arm"), "armed");
     assert!(here.set("tea", "3".into()));
@@ -231,7 +152,7 @@ fn a_cold_key_is_loaded_by_one_of_eight_processes() {
 #[test]
 fn a_key_whose_loading_process_is_killed_is_loaded_by_another() {
     let server = Server::start();
-    let (here, mut there) = (server.cache(), Process::start(&server));
+    let (here, mut there) = (cache(&server.url()), Process::start(&server));
     assert_eq!(there.run("arm"), "armed");
     there.send("load tea 3");
     until(|| {
@@ -250,7 +171,7 @@ fn a_key_whose_loading_process_is_killed_is_loaded_by_another() {
 #[test]
 fn a_stopped_server_is_done_without_until_it_continues() {
     let server = Server::start();
-    let (here, there) = (server.cache(), server.cache());
+    let (here, there) = (cache(&server.url()), cache(&server.url()));
     armed(&here);
     armed(&there);
     assert!(here.set("tea", "old".into()));
@@ -268,7 +189,7 @@ fn a_stopped_server_is_done_without_until_it_continues() {
 #[test]
 fn a_killed_server_is_used_again_once_it_is_back() {
     let mut server = Server::start();
-    let here = server.cache();
+    let here = cache(&server.url());
     armed(&here);
     assert!(here.set("tea", "3".into()));
     server.kill();
@@ -283,26 +204,26 @@ fn a_killed_server_is_used_again_once_it_is_back() {
 #[test]
 fn values_of_other_programs_are_misses() {
     let server = Server::start();
-    let here = server.cache();
+    let here = cache(&server.url());
     assert!(here.set("tea", "3".into()));
     let mut raw = server.connection();
     let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("shop:1*").query(&mut raw).unwrap();
     for bytes in [&b""[..], b"plain", &[0xff; 100], b"\xf1h\x01\x01short"] {
         () = redis::cmd("SET").arg(&keys[0]).arg(bytes).query(&mut raw).unwrap();
-        assert_eq!(server.cache().get("tea"), None);
-        assert_eq!(load(&server.cache(), "tea", "3"), "3");
-        assert_eq!(server.cache().get("tea").as_deref(), Some("3"));
+        assert_eq!(cache(&server.url()).get("tea"), None);
+        assert_eq!(load(&cache(&server.url()), "tea", "3"), "3");
+        assert_eq!(cache(&server.url()).get("tea").as_deref(), Some("3"));
     }
     // A list where a value should be: its errors are answers.
     () = redis::cmd("DEL").arg(&keys[0]).query(&mut raw).unwrap();
     () = redis::cmd("LPUSH").arg(&keys[0]).arg("x").query(&mut raw).unwrap();
-    assert_eq!(load(&server.cache(), "tea", "4"), "4");
+    assert_eq!(load(&cache(&server.url()), "tea", "4"), "4");
 }
 
 #[test]
 fn an_invalidation_arrives_although_the_bus_was_idle() {
     let server = Server::start();
-    let (here, there) = (server.cache(), server.cache());
+    let (here, there) = (cache(&server.url()), cache(&server.url()));
     armed(&here);
     armed(&there);
     for round in 0..5 {
@@ -318,7 +239,7 @@ fn an_invalidation_arrives_although_the_bus_was_idle() {
 #[test]
 fn expire_scripts_and_tags_work_on_a_server() {
     let server = Server::start();
-    let (here, there) = (server.cache(), server.cache());
+    let (here, there) = (cache(&server.url()), cache(&server.url()));
     assert!(here.set("tea", "3".into()));
     assert!(here.expire("tea"));
     assert_eq!(load(&there, "tea", "4"), "4");
@@ -327,6 +248,30 @@ fn expire_scripts_and_tags_work_on_a_server() {
     assert_eq!(load(&here, "tea", "5"), "5");
     assert!(here.invalidate_tag("menu"));
     assert_eq!(here.get("tea").as_deref(), Some("5"));
+}
+
+#[test]
+fn a_stale_value_is_returned_while_another_process_loads() {
+    let server = Server::start();
+    let stale = || -> Texts {
+        let builder = Tiered::builder("shop", "prices", Redis::open(&*server.url()).unwrap(), Bytes);
+        let builder = builder.max_entries(10).ttl(Duration::from_secs(600));
+        builder
+            .stale_while_revalidate(Duration::from_secs(600))
+            .build()
+            .unwrap()
+    };
+    let (here, there) = (stale(), stale());
+    armed(&here);
+    armed(&there);
+    assert!(here.set("tea", "old".into()));
+    assert!(here.expire("tea"));
+    let loaded = here.get_or_load("tea", || {
+        assert_eq!(load(&there, "tea", "other"), "old");
+        Ok::<_, ()>("new".to_owned())
+    });
+    assert_eq!(loaded.unwrap(), "new");
+    until(|| there.get("tea").as_deref() == Some("new"));
 }
 
 #[test]

@@ -248,6 +248,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> TieredBuilder<K, V> 
                 "early_reload must be a finite number, zero or more",
             ),
             (is_named, "the codec's name must be letters, digits and `_`"),
+            (self.schema.is_valid(), "the schema's text must be ASCII"),
         ];
         match checks.iter().find(|(holds, _)| !holds) {
             Some((_, text)) => Err(TieredError::Setting(text)),

@@ -2,8 +2,8 @@
 
 /// Encodes values for the server, and decodes them. Programs that share values have the same.
 ///
-/// [`Bytes`] and `Json` read and write what the codecs "bytes" and "json" of the
-/// Python package do.
+/// [`Bytes`], [`Values`](super::Values) and `Json` read and write what the codecs "bytes", "values"
+/// and "json" of the Python package do.
 pub trait Codec<V>: Send + Sync + 'static {
     /// The codec's name, which is a part of every key: codecs with different names share no values.
     ///
@@ -73,13 +73,15 @@ impl<V: serde::Serialize + serde::de::DeserializeOwned> Codec<V> for Json {
 
 /// The version of what values look like. It is a part of every key, so that programs before and
 /// after a change share no values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Schema {
     /// There is none, as `schema=None` in Python.
     #[default]
     None,
     /// A number, as an `int` in Python.
     Number(u64),
+    /// ASCII text, as a `str` in Python.
+    Text(String),
 }
 
 impl Schema {
@@ -87,15 +89,60 @@ impl Schema {
         match self {
             Self::None => "None".into(),
             Self::Number(number) => number.to_string(),
+            Self::Text(text) => repr(text),
         }
     }
+
+    /// Returns whether [`text`](Self::text) is what Python writes. Which other characters Python
+    /// escapes depends on its version of Unicode.
+    pub(super) fn is_valid(&self) -> bool {
+        !matches!(self, Self::Text(text) if !text.is_ascii())
+    }
+}
+
+/// Returns what Python's `repr` does of ASCII text.
+fn repr(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    let mut written = String::from(quote);
+    for character in text.chars() {
+        match character {
+            '\\' => written.push_str("\\\\"),
+            '\n' => written.push_str("\\n"),
+            '\r' => written.push_str("\\r"),
+            '\t' => written.push_str("\\t"),
+            _ if character == quote => written.extend(['\\', quote]),
+            ' '..='~' => written.push(character),
+            _ => written.push_str(&format!("\\x{:02x}", u32::from(character))),
+        }
+    }
+    written.push(quote);
+    written
 }
 
 /// The numbers that frames have for codecs; a program's own have the last one.
 pub(super) fn number(name: &str) -> u8 {
     match name {
+        "values" => 1,
         "bytes" => 2,
         "json" => 3,
         _ => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schema_text_is_written_as_python_writes_it() {
+        let written = |text: &str| Schema::Text(text.into()).text();
+        assert_eq!(written("v2"), "'v2'");
+        assert_eq!(written("it's"), "\"it's\"");
+        assert_eq!(written("\"it's\""), "'\"it\\'s\"'");
+        assert_eq!(written("\\\n\r\t\x00\x7F"), "'\\\\\\n\\r\\t\\x00\\x7f'");
     }
 }

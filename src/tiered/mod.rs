@@ -44,6 +44,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod values;
 mod waiters;
 
 pub use crate::expiry::Ttl;
@@ -60,6 +61,7 @@ pub use transport::{
     Answer, Bus, Command, Connection, Failure, Greeting, Message, Tier2, Traits, execute_each, generation_tag,
     short_key,
 };
+pub use values::{Value, Values};
 
 use crate::cache::Cache;
 use crate::error::LoadError;
