@@ -359,7 +359,7 @@ typedef int32_t hotset_policy;
 #endif // __cplusplus
 
 /**
- * What became of a callback of a second tier. Any other number counts as HOTSET_TIER2_OTHER.
+ * The outcome of a callback of a second tier. Any other number counts as HOTSET_TIER2_OTHER.
  */
 enum hotset_tier2_failure
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -367,7 +367,7 @@ enum hotset_tier2_failure
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * It did what it was asked for.
+     * It did what it was called for.
      */
     HOTSET_TIER2_OK = 0,
     /**
@@ -997,8 +997,8 @@ typedef struct {
      */
     uint64_t ttl_ms;
     /**
-     * How long a value stays in tier 1 at most without a new answer of the server: the bound of its
-     * age while the server does not answer. 0: a minute where the server announces changes,
+     * How long a value stays in tier 1 at most without a new answer of the server: the bound of
+     * its age while the server does not answer. 0: a minute where the server announces changes,
      * otherwise 5 s.
      */
     uint64_t local_ttl_ms;
@@ -1145,7 +1145,7 @@ typedef struct {
      */
     uint64_t max_value;
     /**
-     * Opens a connection and stores it in `*connection`, after the server has answered who it is:
+     * Opens a connection and stores it in `*connection`, after the server has described itself:
      * see hotset_tier2_greet. Must be set.
      */
     hotset_tier2_failure (*connect)(void *user,
@@ -1164,7 +1164,7 @@ typedef struct {
     /**
      * Executes several commands in their order, best in one packet: command `n` is
      * `commands[n]`, a pointer, and its answer `answers[n]`. The failure counts for all commands
-     * that have no answer; hotset_tier2_answer_failure tells that of one. NULL: `execute` is
+     * that have no answer; hotset_tier2_answer_failure sets that of one. NULL: `execute` is
      * called for each.
      */
     hotset_tier2_failure (*execute_many)(void *user,
@@ -1183,7 +1183,7 @@ typedef struct {
     void (*disconnect)(void *user, void *connection);
     /**
      * Opens a bus: a connection on which the server announces every change of a key that begins
-     * with one of the prefixes, by whomever, and stores it in `*bus`. NULL: the server announces
+     * with one of the prefixes, by any client, and stores it in `*bus`. NULL: the server announces
      * nothing.
      */
     hotset_tier2_failure (*subscribe)(void *user,
@@ -1880,9 +1880,9 @@ hotset_status hotset_tiered_get_many(hotset_tiered *tiered,
                                      size_t *found);
 
 /**
- * Stores a handle to the value of a key in `*value`, as hotset_tiered_get does. If it is in neither
- * tier, calls `fn` to load it: one caller over all processes does, and the others wait for it. See
- * hotset_loader_fn; a reply's `ttl_ms` is how long the value is fresh.
+ * Stores a handle to the value of a key in `*value`, as hotset_tiered_get does. If it is in
+ * neither tier, calls `fn` to load it: one caller over all processes does, and the others wait for
+ * it. See hotset_loader_fn; a reply's `ttl_ms` is how long the value is fresh.
  *
  * If the server does not answer, `fn` is called without a lease: once per process.
  *
@@ -1975,7 +1975,7 @@ hotset_status hotset_tiered_name(hotset_tiered *tiered,
                                  size_t *len);
 
 /**
- * Tells the cache that another process changed what the server has under this name (see
+ * Informs the cache that another process changed what the server has under this name (see
  * hotset_tiered_name): tier 1 drops it. For programs that announce changes to each other
  * themselves, in their own event loop, where the server does not. Sends nothing. Such an
  * announcement may be lost or late: `local_ttl_ms` stays the bound.

@@ -16,7 +16,7 @@ const THREADS: usize = 8;
 
 type Job = Box<dyn FnOnce(&Session) + Send>;
 
-/// An instant, and a number that tells timers of the same instant apart.
+/// An instant, and a number that distinguishes timers of the same instant.
 pub(super) type TimerId = (u64, u64);
 
 /// What the threads have to do.
@@ -181,7 +181,7 @@ impl Session {
     }
 }
 
-/// A request whose operation is given up if nobody takes it.
+/// A request whose operation is given up if no thread takes it.
 struct Owned {
     session: Arc<Session>,
     request: Option<Request>,

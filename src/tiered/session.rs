@@ -366,7 +366,7 @@ impl Session {
         self.waiters.wake(key);
     }
 
-    /// Applies a change of which the program was told by other means than the bus.
+    /// Applies a change that the program learned by other means than the bus.
     pub(super) fn changed(&self, name: &[u8]) {
         if name.starts_with(&self.settings.prefixes[2]) {
             // Only the bus proves by canaries what has arrived.

@@ -163,7 +163,7 @@ impl<C: Call> Steps<C> {
 
 /// Runs operations together to their ends, which are returned, in this thread: commands for the
 /// same server are sent in one packet. `load` is called with those that need a load now, of which
-/// at least one is limited if the last argument is set, and reports what became of each.
+/// at least one is limited if the last argument is set, and reports the outcome of each.
 ///
 /// No operation waits while another one can be advanced, which may hold a lease.
 pub(super) fn run_all<C: Call>(

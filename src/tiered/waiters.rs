@@ -1,4 +1,4 @@
-//! Who waits: callers for other processes' loads, and for the right to load without a lease.
+//! What waits: callers for other processes' loads, and for the right to load without a lease.
 
 use super::clock::now;
 use super::session::lock;

@@ -9,12 +9,12 @@ use libc::{c_char, c_void};
 use std::cell::RefCell;
 use std::ptr;
 
-/// What became of a callback of a second tier. Any other number counts as HOTSET_TIER2_OTHER.
+/// The outcome of a callback of a second tier. Any other number counts as HOTSET_TIER2_OTHER.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(dead_code)] // For callbacks to return.
 pub enum hotset_tier2_failure {
-    /// It did what it was asked for.
+    /// It did what it was called for.
     HOTSET_TIER2_OK = 0,
     /// A part of the command may have been sent, and there was no whole answer in time: its outcome
     /// is unknown. The library disconnects.
@@ -197,7 +197,7 @@ pub struct hotset_tier2 {
     /// The most bytes of a value that a server takes, without some 800 bytes for hotset's own use.
     /// Larger ones stay in tier 1. 0: no bound.
     pub max_value: u64,
-    /// Opens a connection and stores it in `*connection`, after the server has answered who it is:
+    /// Opens a connection and stores it in `*connection`, after the server has described itself:
     /// see hotset_tier2_greet. Must be set.
     pub connect: Option<
         unsafe extern "C" fn(
@@ -220,7 +220,7 @@ pub struct hotset_tier2 {
     >,
     /// Executes several commands in their order, best in one packet: command `n` is
     /// `commands[n]`, a pointer, and its answer `answers[n]`. The failure counts for all commands
-    /// that have no answer; hotset_tier2_answer_failure tells that of one. NULL: `execute` is
+    /// that have no answer; hotset_tier2_answer_failure sets that of one. NULL: `execute` is
     /// called for each.
     pub execute_many: Option<
         unsafe extern "C" fn(
@@ -237,7 +237,7 @@ pub struct hotset_tier2 {
     /// Closes a connection. Must be set.
     pub disconnect: Option<unsafe extern "C" fn(user: *mut c_void, connection: *mut c_void)>,
     /// Opens a bus: a connection on which the server announces every change of a key that begins
-    /// with one of the prefixes, by whomever, and stores it in `*bus`. NULL: the server announces
+    /// with one of the prefixes, by any client, and stores it in `*bus`. NULL: the server announces
     /// nothing.
     pub subscribe: Option<
         unsafe extern "C" fn(

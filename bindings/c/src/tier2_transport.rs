@@ -395,7 +395,7 @@ impl Bus for CBus {
         });
         failure_of(outcome)?;
         let message = message.into_message();
-        // A callback that returns at once, without a message, would have the thread turn.
+        // A callback that returns immediately, without a message, would have the thread turn.
         if message == Message::Nothing && began.elapsed() < Duration::from_millis(1) && wait > 1 {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -72,8 +72,8 @@ impl hotset_tiered {
     /// The cache behind a pointer from C, if it is open.
     ///
     /// # Safety
-    /// The pointer came from `hotset_tiered_open`, and its memory was not freed (see [`Closed`]); no
-    /// other thread closes it during the call.
+    /// The pointer came from `hotset_tiered_open`, and its memory was not freed (see [`Closed`]);
+    /// no other thread closes it during the call.
     unsafe fn get<'a>(tiered: *const Self) -> Result<&'a Self, Status> {
         // SAFETY: the caller's promise.
         let tiered = unsafe { tiered.as_ref() }.ok_or(hotset_status::HOTSET_INVALID)?;
@@ -300,9 +300,9 @@ pub unsafe extern "C" fn hotset_tiered_get_many(
     })
 }
 
-/// Stores a handle to the value of a key in `*value`, as hotset_tiered_get does. If it is in neither
-/// tier, calls `fn` to load it: one caller over all processes does, and the others wait for it. See
-/// hotset_loader_fn; a reply's `ttl_ms` is how long the value is fresh.
+/// Stores a handle to the value of a key in `*value`, as hotset_tiered_get does. If it is in
+/// neither tier, calls `fn` to load it: one caller over all processes does, and the others wait for
+/// it. See hotset_loader_fn; a reply's `ttl_ms` is how long the value is fresh.
 ///
 /// If the server does not answer, `fn` is called without a lease: once per process.
 ///
@@ -514,7 +514,7 @@ pub unsafe extern "C" fn hotset_tiered_name(
     })
 }
 
-/// Tells the cache that another process changed what the server has under this name (see
+/// Informs the cache that another process changed what the server has under this name (see
 /// hotset_tiered_name): tier 1 drops it. For programs that announce changes to each other
 /// themselves, in their own event loop, where the server does not. Sends nothing. Such an
 /// announcement may be lost or late: `local_ttl_ms` stays the bound.

@@ -64,8 +64,8 @@ pub struct hotset_tiered_options {
     pub max_bytes: u64,
     /// How long a value is fresh. 0: 5 minutes.
     pub ttl_ms: u64,
-    /// How long a value stays in tier 1 at most without a new answer of the server: the bound of its
-    /// age while the server does not answer. 0: a minute where the server announces changes,
+    /// How long a value stays in tier 1 at most without a new answer of the server: the bound of
+    /// its age while the server does not answer. 0: a minute where the server announces changes,
     /// otherwise 5 s.
     pub local_ttl_ms: u64,
     /// The same for the time in which the server answers, but does not announce changes. 0: 1 s.

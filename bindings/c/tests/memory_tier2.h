@@ -34,7 +34,7 @@ typedef enum {
     WRONG_FRAMES,    /* values that are no frames */
     NO_GREETING,
     BUS_BREAKS,
-    BUS_SPINS,       /* returns at once, with nothing */
+    BUS_SPINS,       /* returns immediately, with nothing */
 } misbehavior;
 
 typedef struct {
@@ -150,7 +150,7 @@ static void perform(memory *m, const hotset_tier2_command *c, hotset_tier2_answe
         break;
     case HOTSET_TIER2_PUT:
     case HOTSET_TIER2_BUMP: set_item(m, c->key, c->value); break;
-    case HOTSET_TIER2_CANARY: announce(m, c->key); break; /* nobody reads it */
+    case HOTSET_TIER2_CANARY: announce(m, c->key); break; /* it is not read */
     case HOTSET_TIER2_EXPIRE:
         found = find(m, c->key);
         if (found && found->value_len >= 54 && !memcmp(found->value, "\xf1h\x01\x01", 4)) {

@@ -178,7 +178,7 @@ static void events(void) {
     OK(put(one, "tea", "3"));
     CHECK(found(other, "tea", "3"));
     OK(put(one, "tea", "4"));
-    CHECK(found(other, "tea", "3")); /* nobody told it */
+    CHECK(found(other, "tea", "3")); /* it has not been informed */
     OK(hotset_tiered_name(one, S("tea"), name, sizeof name, &len));
     OK(hotset_tiered_event(other, name, len));
     CHECK(found(other, "tea", "4"));
@@ -264,7 +264,7 @@ static void outages(void) {
     free_memory(m);
 }
 
-/* Whatever a callback does, a call ends with a status, and a value that is stored is the right one. */
+/* Whatever a callback does, a call ends with a status, and a value that is stored is right. */
 static void misbehavior_of(misbehavior how) {
     memory *m = new_memory();
     hotset_tiered *one, *other;

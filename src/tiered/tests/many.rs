@@ -53,7 +53,7 @@ fn failures_of_a_load_of_many_keys_are_errors() {
         Ok::<_, ()>(keys.iter().map(|key| (*key).to_owned()).collect())
     });
     assert_eq!(inside.unwrap(), ["tea", "coffee"]);
-    // Nobody holds a lease: the others load, or read, at once.
+    // No caller holds a lease: the others load, or read, immediately.
     assert_eq!(load(&other, "coffee", "4"), "coffee");
 }
 

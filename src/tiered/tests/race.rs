@@ -1,7 +1,7 @@
 //! Processes that change and read the same keys while the server, and what lies between, fails.
 //!
-//! The source of a key is a counter. A process must never read less than what it has changed itself,
-//! and when all is quiet the server must hold nothing that is out of date.
+//! The source of a key is a counter. A process must never read less than what it has changed
+//! itself, and when all is quiet the server must hold nothing that is out of date.
 
 use super::*;
 use std::sync::atomic::AtomicU64;
@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 const KEYS: usize = 4;
 const PROCESSES: usize = 3;
 
-/// What may go wrong, in one of so many commands; 0: never.
+/// What may go wrong, in one of this number of commands; 0: never.
 #[derive(Clone, Copy, Default)]
 struct Faults {
     /// Executed, and not answered.
