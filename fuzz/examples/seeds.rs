@@ -13,7 +13,7 @@ fn main() -> io::Result<()> {
     // A fixed seed: the corpus is the same on every machine.
     let mut random = Xoshiro256PlusPlus::seed_from_u64(0x686f_7473_6574);
     // Any bytes are calls; long sequences reach states that short ones do not.
-    for target in ["cache_ops", "wheel", "sketch_ghost", "c_api"] {
+    for target in ["cache_ops", "wheel", "sketch_ghost", "c_api", "memcached_exchanges"] {
         let calls = corpus.join(target);
         fs::create_dir_all(&calls)?;
         for len in [32, 200, 1_000, 4_000] {
@@ -28,6 +28,12 @@ fn main() -> io::Result<()> {
             traces.join(format!("seed-{format}")),
             [&[format as u8 % 6], text.as_bytes()].concat(),
         )?;
+    }
+
+    let replies = corpus.join("memcached_replies");
+    fs::create_dir_all(&replies)?;
+    for (number, reply) in REPLIES.iter().enumerate() {
+        fs::write(replies.join(format!("seed-{number}")), reply)?;
     }
 
     let snapshots = corpus.join("snapshot");
@@ -48,6 +54,15 @@ fn main() -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Replies of memcached servers.
+const REPLIES: [&str; 5] = [
+    "VALUE k 0 5 17\r\nab\r\nc\r\nEND\r\nEND\r\n",
+    "VA 2 c3 t-1\r\nxy\r\nHD c12\r\nEN\r\nNS\r\nEX\r\nNF\r\n",
+    "STAT pid 7\r\nSTAT time 1005\r\nEND\r\nVERSION 1.6.18\r\n",
+    "STORED\r\nNOT_STORED\r\nEXISTS\r\nNOT_FOUND\r\nDELETED\r\n12\r\n",
+    "SERVER_ERROR out of memory\r\nCLIENT_ERROR unauthenticated\r\n",
+];
 
 /// A trace in each format of the target, by its number there, and variants of some.
 const TRACES: [&str; 12] = [

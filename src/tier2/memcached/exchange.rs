@@ -120,24 +120,54 @@ pub struct Exchange {
     read: Option<(Numbered, Vec<u8>, u64)>,
 }
 
+/// What an action is about. See [`Operation`] for what each action has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Operands<'a> {
+    /// The key, as it is sent. Of a claim: the claim.
+    pub target: &'a [u8],
+    /// Of a claim: the key beside it.
+    pub key: &'a [u8],
+    /// What the beginning of the value is compared with.
+    pub expected: &'a [u8],
+    /// The whole new value, or the new stamp, which has 16 bytes.
+    pub frame: &'a [u8],
+    /// Milliseconds since 1970 by the server's clock.
+    pub soft_end: u64,
+    /// The expiration time, by [`expiration`]; 0: none.
+    pub expires: u64,
+}
+
 impl Exchange {
     /// Begins the action that `operation` is at. `target` and `key` are the keys of the operation,
     /// as they are sent; `value` is the whole frame of [`Action::Fill`] and [`Action::Put`].
     pub fn new(operation: &Operation, target: &[u8], key: &[u8], value: Option<&[u8]>) -> Self {
         let action = operation.action();
         let endless = matches!(action, Action::Bump | Action::ReadGeneration);
-        Self {
-            action,
-            target: target.into(),
-            key: key.into(),
-            expected: operation.expected().into(),
-            frame: value.unwrap_or(operation.frame()).into(),
+        let operands = Operands {
+            target,
+            key,
+            expected: operation.expected(),
+            frame: value.unwrap_or(operation.frame()),
             soft_end: operation.soft_end(),
             expires: if endless {
                 0
             } else {
                 expiration(operation.px(), operation.server_ms())
             },
+        };
+        Self::with_operands(action, operands)
+    }
+
+    /// Begins an action that an operation was at, or will be.
+    pub fn with_operands(action: Action, operands: Operands<'_>) -> Self {
+        Self {
+            action,
+            target: operands.target.into(),
+            key: operands.key.into(),
+            expected: operands.expected.into(),
+            frame: operands.frame.into(),
+            soft_end: operands.soft_end,
+            expires: operands.expires,
             sent: Sent::Nothing,
             serial: 0,
             rounds: 0,

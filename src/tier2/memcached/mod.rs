@@ -37,7 +37,7 @@ mod reply;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use exchange::{CasNumbers, Exchange, Outcome, Protocol, Step};
+pub use exchange::{CasNumbers, Exchange, Operands, Outcome, Protocol, Step};
 pub use node::node_of;
 pub use reply::{LONGEST_REPLY, Malformed, reply_length, value_of};
 
