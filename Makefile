@@ -56,7 +56,7 @@ SHARD ?= 0/100
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
-        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 test-tiered test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered demo-tier2 demo-fleet test-tier2-sim \
+        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 test-tiered test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered demo-tier2 demo-fleet test-tier2-sim \
         wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
@@ -90,16 +90,16 @@ fmt-check: ## The format of every source file
 
 clippy: ## Lints, as errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,json,metrics,redis,serde -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features async,crossbeam,json,memcached,metrics,redis,serde -- -D warnings
 	PYO3_BUILD_EXTENSION_MODULE=1 $(CARGO) clippy --manifest-path $(PYTHON) --target-dir target/python/clippy -- -D warnings
 
 test-default: ## The tests, the features async, serde and tier2 included
-	$(CARGO) test --workspace --features async,metrics,serde,tiered
+	$(CARGO) test --workspace --features async,memcached,metrics,serde
 
 # Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
 	test "$$($(CARGO) tree -p hotset --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
-	for feature in async crossbeam huge-pages json metrics redis serde snapshot stats-file tier2 tiered; do \
+	for feature in async crossbeam huge-pages json memcached metrics redis serde snapshot stats-file tier2 tiered; do \
 		$(CARGO) clippy -p hotset --no-default-features --features $$feature -- -D warnings || exit 1; \
 	done
 	$(CARGO) clippy -p hotset --all-targets --no-default-features -- -D warnings
@@ -172,6 +172,9 @@ test-tier2: tools-redis build-python ## The second tier with servers that fail, 
 
 test-tiered: tools-redis ## The second tier in Rust with a redis-server, in several processes
 	cargo test --features redis,json --test tiered
+
+test-tiered-memcached: tools-memcached build-python ## The second tier in Rust with three memcached servers that fail, in several processes, and values that Rust and Python write for each other
+	HOTSET_PYTHON=$(NEWEST_PYTHON) cargo test --features json,memcached --test tiered_memcached -- --include-ignored
 
 test-tiered-python: tools-redis build-python ## Values and keys of the second tier that Rust and Python write and read, on the newest interpreter at hand
 	cargo build --features redis --example tiered

@@ -28,6 +28,7 @@
 //! | `tier2` | no | the module `tier2`: the protocol by which processes share a second tier, without I/O | – |
 //! | `tiered` | no | the module `tiered`: a cache in front of a second tier | `tier2`, blake2, libc |
 //! | `redis` | no | `tiered::Redis`: a Redis or Valkey server as the second tier | `tiered`, redis |
+//! | `memcached` | no | `tiered::Memcached`: memcached servers as the second tier | `tiered` |
 //! | `json` | no | `tiered::Json`: values that serde can serialize, as JSON there | `tiered`, serde, `serde_json` |
 //! | `crossbeam` | no | reclamation by crossbeam-epoch in place of hotset's own | crossbeam-epoch |
 //!

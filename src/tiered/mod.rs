@@ -3,7 +3,8 @@
 //! A [`Tiered`] cache has its entries in this process (tier 1) and on a server (tier 2). A hit in
 //! tier 1 costs a lookup. A miss asks the server, and a key that is missing there is loaded once
 //! over all processes, under a lease. A removal or a write reaches tier 1 of every process: the
-//! server announces it. `Redis` (feature `redis`) is such a server; others implement [`Tier2`].
+//! server announces it. `Redis` (feature `redis`) is such a server. `Memcached` servers (feature
+//! `memcached`) announce nothing. Others implement [`Tier2`].
 //! Caches of the Python package with the same prefix, name, codec and schema share the entries.
 //!
 //! # What is promised
@@ -35,6 +36,8 @@ mod codec;
 mod futures;
 mod keys;
 mod many;
+#[cfg(feature = "memcached")]
+mod memcached;
 #[cfg(feature = "async")]
 mod pool;
 #[cfg(feature = "redis")]
@@ -54,6 +57,9 @@ pub use builder::{TieredBuilder, TieredError};
 pub use codec::Json;
 pub use codec::{Bytes, Codec, Schema};
 pub use keys::{Name, TierKey};
+#[cfg(feature = "memcached")]
+#[cfg_attr(docsrs, doc(cfg(feature = "memcached")))]
+pub use memcached::{AddressError, Memcached};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use redis::Redis;
@@ -402,6 +408,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
             .tier
             .stats()
             .for_each(|name, count| server.push((name, count)));
+        server.extend(inner.session.transport.counters());
         let reports = inner.session.tier.nodes(now());
         let servers: Vec<_> = reports.iter().map(|one| (one.link, one.bus)).collect();
         let serving = || servers.iter().filter(|(link, _)| *link != "idle");

@@ -303,6 +303,12 @@ pub trait Tier2: Send + Sync + 'static {
         vec![Vec::new()]
     }
 
+    /// Returns counters of the transport's own, by name: a part of
+    /// [`TieredStats::server`](super::TieredStats).
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// Opens a connection to a server.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 import itertools
 import os
 import socketserver
+import sys
 import threading
 import time
 
@@ -83,6 +84,8 @@ class ClassicServer(socketserver.ThreadingTCPServer):
 
 
 class _Handler(socketserver.StreamRequestHandler):
+    disable_nagle_algorithm = True
+
     def handle(self):
         while line := self.rfile.readline():
             words = line.decode().split()
@@ -91,3 +94,9 @@ class _Handler(socketserver.StreamRequestHandler):
                 block = self.rfile.read(int(words[4]) + 2)[:-2]
             with self.server.lock:
                 self.wfile.write(self.server.answer(words, block) if words else b"ERROR\r\n")
+
+
+if __name__ == "__main__":
+    with ClassicServer() as server:
+        print(server.address, flush=True)
+        sys.stdin.read()
