@@ -75,8 +75,12 @@ impl Tier {
         }
         match one.role {
             Role::Draining => return Task::Clear,
-            // What is left in the journal is replayed where the slots are.
-            Role::Idle if !one.is_up() || !state.journal.has(node) => return Task::Sleep(now + LONGEST_SLEEP),
+            // What is left in the journal is replayed where the slots are: this node answers that
+            // it moved, or another one does.
+            Role::Idle if !one.is_up() || !state.journal.has(node) => {
+                state.hand_over(node);
+                return Task::Sleep(now + LONGEST_SLEEP);
+            }
             Role::Idle | Role::Serving => {}
         }
         match one.link {

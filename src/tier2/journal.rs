@@ -192,6 +192,13 @@ impl Journal {
         self.next += 1;
     }
 
+    /// Has all keys of a node replayed on another one.
+    pub(crate) fn hand_over(&mut self, from: u32, to: u32) {
+        let of_node = self.entries.iter().filter(|(_, entry)| entry.node == from);
+        let keys: Vec<_> = of_node.map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.assign_node(key, to));
+    }
+
     /// Returns whether a key of the node awaits its replay.
     pub(crate) fn has(&self, node: u32) -> bool {
         self.order.get(&node).is_some_and(|order| {

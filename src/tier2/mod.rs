@@ -176,4 +176,6 @@ pub(crate) enum Rule {
     TimesByNode,
     /// A journalled key whose server is gone is replayed on the server that has its slot.
     JournalFollows,
+    /// A generation whose server is gone is read where the key is, which answers where it moved.
+    GenerationFollows,
 }

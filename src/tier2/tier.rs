@@ -426,6 +426,18 @@ impl State {
         }
     }
 
+    /// Has the journalled keys of a node that does not answer, and has no slots, replayed by another
+    /// one: if that does not have their slots, it answers which one does.
+    pub(crate) fn hand_over(&mut self, from: u32) {
+        if !self.journal.has(from) || !self.rule(super::Rule::JournalFollows) {
+            return;
+        }
+        let takes = |node: &Node| node.role == Role::Serving && matches!(node.link, Link::Up | Link::Replaying { .. });
+        if let Some(to) = self.nodes.iter().position(takes) {
+            self.journal.hand_over(from, to as u32);
+        }
+    }
+
     /// A node may be in the place of another one.
     fn take_over(&mut self, node: u32, now: u64, stats: &TierStats) {
         if self.rule(super::Rule::ReplayOnNewEpoch) && self.journal.unconfirm(None, node, now) {

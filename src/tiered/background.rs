@@ -34,7 +34,11 @@ pub(super) fn run(session: Arc<Session>, server: u32) {
         if server == 0 {
             // What fails is tried again.
             _ = this.session.start_threads();
-            this.session.follow();
+            let deadline = Instant::now() + this.session.settings.connect_timeout;
+            _ = catch_unwind(AssertUnwindSafe(|| {
+                this.session.transport.refresh(deadline);
+                this.session.follow();
+            }));
         }
         let task = this.session.tier.background(server, now());
         // A removal may call the program's listener, which may panic. The task may be half done
@@ -100,7 +104,14 @@ impl Background {
                 match session.execute(server, &command) {
                     (epoch, Ok(Answer::Flag(_))) => tier.canary_written(server, number, epoch, now()),
                     (_, Ok(_)) => tier.canary_failed(server, number, Failure::Other, now()),
-                    (_, Err(failure)) => tier.canary_failed(server, number, failure, now()),
+                    (_, Err(failure)) => {
+                        tier.canary_failed(server, number, failure, now());
+                        if failure == Failure::Moved {
+                            // The next one has a key that is on this server.
+                            session.follow();
+                            session.probe(server);
+                        }
+                    }
                 }
             }
             Task::Ping(number) => {

@@ -309,6 +309,10 @@ pub trait Tier2: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Learns what has changed about the servers: which ones there are, and who has which keys. A
+    /// thread of the cache calls it several times a second, and it mostly does nothing.
+    fn refresh(&self, _deadline: Instant) {}
+
     /// Opens a connection to a server.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use super::super::Rule;
 use super::super::frame::Stamp;
-use super::super::node::Link;
+use super::super::node::{Link, Role};
 use super::super::tier::State;
 use super::{Action, Operation};
 use std::borrow::Cow;
@@ -68,7 +68,9 @@ impl Operation {
         .to_vec();
         self.read.requested_tag = tag;
         let known = state.generation_node(self.namespace().0.number, self.group(state));
-        let node = known.unwrap_or(self.node);
+        // One that has no slots any more has been replaced by another node, which may be any.
+        let serves = |node: &u32| state.known(*node).role == Role::Serving || !state.rule(Rule::GenerationFollows);
+        let node = known.filter(serves).unwrap_or(self.node);
         if state.known(node).link != Link::Unknown && !self.may_send(state, node) {
             self.target = None;
             return self.unavailable(state, now);

@@ -160,6 +160,47 @@ fn journalled_key_is_replayed_where_its_slot_is() {
 }
 
 #[test]
+fn journal_of_a_server_that_left_is_replayed_without_another_call() {
+    needs_for(&[Off::Rule(Rule::JournalFollows)], |options| {
+        let mut world = World::cluster(options, 1);
+        let key = key_on_first(&world, false);
+        world.kill_server(0);
+        world.go_for(A, 400, [Invalidate(key)]);
+        world.reassign(slot(&key_text(key)), 1);
+        // As the transport learns it, which looks at the slots now and then.
+        world.processes[A].slots.insert(slot(&key_text(key)), 1);
+        world.processes[A].tier.set_serving(0, false, world.now);
+        world.pass(2_000);
+        world.processes[A].tier.journal_len() == 0
+    });
+}
+
+#[test]
+fn generation_of_a_server_that_left_is_read_where_its_slot_is() {
+    needs_for(&[Off::Rule(Rule::GenerationFollows)], |options| {
+        let mut world = World::cluster(options, 1);
+        let key = key_on_first(&world, false);
+        // The generation's slot alone is elsewhere, which a redirection says.
+        world.reassign(0, 1);
+        world.go_for(A, 50, read(key));
+        world.kill_server(1);
+        world.reassign(0, 0);
+        world.processes[A].tier.set_serving(1, false, world.now);
+        // Longer than a generation is known.
+        world.pass(15_000);
+        let unconfirmed = |world: &World| {
+            let mut count = 0;
+            let stats = world.processes[A].namespace.stats();
+            stats.for_each(|name, number| count += if name == "unconfirmed" { number } else { 0 });
+            count
+        };
+        let before = unconfirmed(&world);
+        world.go_for(A, 400, [Set(key)]);
+        unconfirmed(&world) == before
+    });
+}
+
+#[test]
 fn claim_is_in_the_slot_of_its_key() {
     needs_for(&[Off::Rule(Rule::ClaimInSlot)], |mut options| {
         options.namespace.stale_while_revalidate = ms(5_000);

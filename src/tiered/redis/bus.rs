@@ -1,6 +1,7 @@
 //! The connection on which the server announces changes: CLIENT TRACKING in broadcast mode.
 
-use super::{command, exchange, failure_of, left};
+use super::connection::{command, exchange, left};
+use super::reply::failure_of;
 use crate::tiered::transport::{Bus, Failure, Message};
 use redis::{PushKind, Value};
 use std::time::Instant;
