@@ -171,7 +171,7 @@ test-tier2: tools-redis build-python ## The second tier with servers that fail, 
 	$(NEWEST_PYTHON) -m pytest -q -p no:cacheprovider bindings/python/tests/tier2
 
 test-tiered: tools-redis ## The second tier in Rust with a redis-server, in several processes
-	cargo test --features redis,json --test tiered
+	cargo test --features redis,json --test tiered --test tiered_topologies
 
 test-tiered-memcached: tools-memcached build-python ## The second tier in Rust with three memcached servers that fail, in several processes, and values that Rust and Python write for each other
 	HOTSET_PYTHON=$(NEWEST_PYTHON) cargo test --features json,memcached --test tiered_memcached -- --include-ignored

@@ -73,9 +73,7 @@ impl Cluster {
             info.contains("cluster_state:ok") && nodes.lines().count() == 4 && nodes.contains("slave")
         };
         until(|| servers.iter().all(is_ok));
-        until(|| {
-            servers[3].says("replication", "master_link_status:up")
-        });
+        until(|| servers[3].says("replication", "master_link_status:up"));
         Self { servers }
     }
 
@@ -157,7 +155,7 @@ fn a_slot_that_moves_is_followed() {
     let (from_id, to_id) = (id(from), id(to));
     () = cluster.servers[to].run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
     () = cluster.servers[from].run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
-    // The key is here still; others of the slot are asked for there.
+    // The key is here still; others of the slot are read there.
     assert_eq!(cache(cluster.redis()).get("tea").as_deref(), Some("3"));
     let port = cluster.servers[to].port.to_string();
     let moved: String = cluster.servers[from].run(&["MIGRATE", "127.0.0.1", &port, &name, "0", "1000"]);
@@ -186,13 +184,13 @@ fn a_killed_master_is_replaced_by_its_replica() {
     armed(&here, 3);
     armed(&there, 3);
     cluster.servers[0].kill();
-    // What is on the other masters goes on, and the rest is loaded.
+    // Keys of the other masters are read, and the rest is loaded.
     for name in &names {
         assert!(here.get_or_load(name, || Ok::<_, ()>("new".into())).is_ok());
         here.remove(name);
         assert_eq!(here.get(name), None);
     }
-    // The replica takes over, what was removed in between is removed there, and all are told.
+    // The replica takes over, what was removed in between is removed there, and announced.
     until(|| here.stats().unconfirmed == 0);
     until(|| names.iter().all(|name| here.set(name, "newer".into())));
     armed(&here, 4);
@@ -213,9 +211,7 @@ fn a_sentinels_new_master_is_followed() {
     let mut master = Server::start();
     let port = master.port.to_string();
     let replica = Server::start_with(&["--replicaof", "127.0.0.1", &port]);
-    until(|| {
-        replica.says("replication", "master_link_status:up")
-    });
+    until(|| replica.says("replication", "master_link_status:up"));
     let sentinel = Server::sentinel("mymaster", master.port);
     until(|| sentinel.says("sentinel", "slaves=1"));
     let redis = || {

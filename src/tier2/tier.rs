@@ -426,8 +426,8 @@ impl State {
         }
     }
 
-    /// Has the journalled keys of a node that does not answer, and has no slots, replayed by another
-    /// one: if that does not have their slots, it answers which one does.
+    /// Has the journalled keys of a node that does not answer, and has no slots, replayed by
+    /// another one: if that does not have their slots, it answers which one does.
     pub(crate) fn hand_over(&mut self, from: u32) {
         if !self.journal.has(from) || !self.rule(super::Rule::JournalFollows) {
             return;

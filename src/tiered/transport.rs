@@ -309,7 +309,7 @@ pub trait Tier2: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Learns what has changed about the servers: which ones there are, and who has which keys. A
+    /// Learns what has changed about the servers: which ones there are, and which keys each has. A
     /// thread of the cache calls it several times a second, and it mostly does nothing.
     fn refresh(&self, _deadline: Instant) {}
 

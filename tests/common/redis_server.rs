@@ -124,7 +124,7 @@ impl Server {
         packed.query(&mut redis::Client::open(self.url())?.get_connection()?)
     }
 
-    /// Returns whether a part of what INFO says is this.
+    /// Returns whether this is a part of the reply to INFO.
     pub(crate) fn says(&self, section: &str, part: &str) -> bool {
         let info = self.try_run::<String>(&["INFO", section]);
         info.is_ok_and(|info| info.contains(part))

@@ -180,7 +180,7 @@ fn generation_of_a_server_that_left_is_read_where_its_slot_is() {
     needs_for(&[Off::Rule(Rule::GenerationFollows)], |options| {
         let mut world = World::cluster(options, 1);
         let key = key_on_first(&world, false);
-        // The generation's slot alone is elsewhere, which a redirection says.
+        // The generation's slot alone is elsewhere, as a redirection states.
         world.reassign(0, 1);
         world.go_for(A, 50, read(key));
         world.kill_server(1);

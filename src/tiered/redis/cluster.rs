@@ -31,9 +31,9 @@ pub(super) struct Cluster {
 }
 
 struct State {
-    /// By number: masters, present and former ones.
+    /// By number: masters, present and previous ones.
     servers: Vec<Address>,
-    /// The server of each slot; empty before the first look.
+    /// The server of each slot; empty before the first discovery.
     slots: Vec<u32>,
     /// Keys that are being moved, and the server that was named for them.
     asked: HashMap<Vec<u8>, u32>,
@@ -125,7 +125,7 @@ impl Cluster {
         TAGS.get_or_init(find).clone()
     }
 
-    /// Returns how to connect to a server. Before the first look, takes one.
+    /// Returns how to connect to a server. Before the first discovery, discovers them.
     pub(super) fn info_of(&self, server: u32, deadline: Instant) -> Result<ConnectionInfo, Failure> {
         if lock(&self.state).slots.is_empty() {
             self.look(deadline)?;
@@ -226,7 +226,7 @@ impl Cluster {
         }
     }
 
-    /// Notes where an error says that a key is.
+    /// Notes where a key is, according to an error.
     pub(super) fn note(&self, error: &ServerError, key: &[u8], server: u32) {
         let code = error.code();
         if !matches!(code, "MOVED" | "ASK") {

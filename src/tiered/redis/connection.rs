@@ -186,7 +186,7 @@ impl RedisConnection {
         }
     }
 
-    /// Returns whether the failure means that another plan is to be tried.
+    /// Returns whether the failure means that another plan must be tried.
     fn notes(&self, request: &Command<'_>, failure: Failure) -> bool {
         let by_script = matches!(request, Command::Remove { .. } | Command::Expire { .. });
         match failure {
