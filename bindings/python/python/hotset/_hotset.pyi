@@ -692,6 +692,11 @@ def memcached_value(reply: bytes, /) -> bytes | None:
         RuntimeError: It is an error reply.
     """
 
+def memcached_quick_value(other: object, data: bytes, /) -> object:
+    """Returns the value in these bytes if they are one whole reply to a read, None if that has no
+    item; anything else: `other`.
+    """
+
 def memcached_expiration(px: int, server_ms: int, /) -> int:
     """Returns the expiration time of an item that must live for `px` milliseconds."""
 
@@ -713,6 +718,17 @@ class MemcachedExchange:
     FAILED: int
 
     def __new__(cls, operation: Operation, target: bytes, key: bytes, value: bytes | None = None, /) -> Self: ...
+    @staticmethod
+    def replace(target: bytes, expected: bytes, frame: bytes, expires: int, /) -> MemcachedExchange:
+        """Returns an exchange that replaces a frame by another one, if it has not changed since.
+
+        Args:
+            target: The key as it is sent.
+            expected: The head of the frame.
+            frame: The whole new frame.
+            expires: Its expiration time, by `memcached_expiration`.
+        """
+
     def requests(self, memcached: Memcached, serial: int, meta: bool, /) -> list[bytes]:
         """Returns the next commands, each of which has one reply.
 

@@ -1,7 +1,8 @@
 //! The second tier on memcached: actions as its commands, and its replies, without I/O.
 
 use super::operation::Operation;
-use hotset::tier2::memcached::{self, CasNumbers, Exchange, Malformed, Outcome, Protocol, Step};
+use hotset::tier2::Action;
+use hotset::tier2::memcached::{self, CasNumbers, Exchange, Malformed, Operands, Outcome, Protocol, Step};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -48,6 +49,26 @@ impl PyExchange {
     #[pyo3(signature = (operation, target, key, value=None, /))]
     fn new(operation: &Operation, target: &[u8], key: &[u8], value: Option<&[u8]>) -> Self {
         Self(Exchange::new(operation.core(), target, key, value))
+    }
+
+    /// Returns an exchange that replaces a frame by another one, if it has not changed since.
+    ///
+    /// Args:
+    ///     target: The key as it is sent.
+    ///     expected: The head of the frame.
+    ///     frame: The whole new frame.
+    ///     expires: Its expiration time, by `memcached_expiration`.
+    #[staticmethod]
+    #[pyo3(signature = (target, expected, frame, expires, /))]
+    fn replace(target: &[u8], expected: &[u8], frame: &[u8], expires: u64) -> Self {
+        let operands = Operands {
+            target,
+            expected,
+            frame,
+            expires,
+            ..Operands::default()
+        };
+        Self(Exchange::with_operands(Action::Fill, operands))
     }
 
     /// Returns the next commands, each of which has one reply.
@@ -131,6 +152,25 @@ pub(crate) fn memcached_replies<'py>(py: Python<'py>, data: &[u8]) -> PyResult<(
         }
     }
     Ok((replies, at))
+}
+
+/// Returns the value in these bytes if they are one whole reply to a read, None if that has no
+/// item; anything else: `other`.
+#[pyfunction]
+#[pyo3(signature = (other, data, /))]
+pub(crate) fn memcached_quick_value<'py>(
+    py: Python<'py>,
+    other: Bound<'py, PyAny>,
+    data: &[u8],
+) -> PyResult<Bound<'py, PyAny>> {
+    if memcached::reply_length(data) == Ok(Some(data.len())) {
+        match memcached::value_of(data) {
+            Some(Some(value)) => return Ok(PyBytes::new(py, value).into_any()),
+            Some(None) => return Ok(py.None().into_bound(py)),
+            None => {}
+        }
+    }
+    Ok(other)
 }
 
 /// Returns the value in a whole reply to a read; None if there is no item.

@@ -550,6 +550,7 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<memcached::PyExchange>()?;
     module.add_function(wrap_pyfunction!(memcached::memcached_replies, module)?)?;
     module.add_function(wrap_pyfunction!(memcached::memcached_value, module)?)?;
+    module.add_function(wrap_pyfunction!(memcached::memcached_quick_value, module)?)?;
     module.add_function(wrap_pyfunction!(memcached::memcached_expiration, module)?)?;
     module.add_class::<Operation>()
 }

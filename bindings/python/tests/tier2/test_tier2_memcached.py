@@ -10,7 +10,7 @@ from memcached_classic import ClassicServer
 
 import hotset
 from hotset import _hotset
-from hotset.tier2 import Memcached, Redis
+from hotset.tier2 import Memcached, Redis, _changes
 from hotset.tier2._keys import wire_key
 from hotset.tier2._memcached import MemcachedParser, address_of, memcached_settings, quick_value
 from hotset.tier2._resp import INCOMPLETE, ProtocolError
@@ -181,6 +181,41 @@ def test_counter_counts_for_all(address, make):
     assert [one.incr("n"), two.incr("n", 5), one.incr("n", -2), two.incr("n", -9)] == [1, 6, 4, 0]
     assert one.incr("dated", 3, ttl=90 * 24 * 3600) == 3
     assert two.incr("dated", 1) == 4
+
+
+def test_value_is_replaced_by_a_function_of_it(address, make):
+    one, two = make(address), make(address, local_ttl=0.001)
+    one.set("n", 1)
+    assert _changes.replace(one.space, "n", lambda n: n + 1) == 2
+    # The lifetime stays, however often it is replaced.
+    for n in range(3, 9):
+        assert _changes.replace(two.space, "n", lambda n: n + 1) == n
+    value, rest = _changes.read_with_remaining(one.space, "n")
+    assert value == 8 and 290 < rest <= 301
+    assert _changes.replace(one.space, "nothing", lambda n: n + 1) is hotset.MISSING
+    one.set("for ever", 1, ttl=None)
+    assert _changes.read_with_remaining(one.space, "for ever") == (1, None)
+    assert _changes.replace(one.space, "for ever", lambda n: n + 1) == 2
+    assert _changes.read_with_remaining(two.space, "for ever") == (2, None)
+    assert _changes.read_with_remaining(two.space, "nothing") is None
+    assert _changes.take(one.space, "n") == (8, True)
+    assert _changes.take(one.space, "n") == (hotset.MISSING, True)
+
+
+def test_replacements_by_threads_are_all_counted(address, make):
+    caches = [make(address) for _ in range(4)]
+    caches[0].set("n", 0)
+
+    def count(cache):
+        for _ in range(25):
+            _changes.replace(cache.space, "n", lambda n: n + 1)
+
+    threads = [threading.Thread(target=count, args=(cache,)) for cache in caches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _changes.read_with_remaining(caches[0].space, "n")[0] == 100
 
 
 def test_add_stores_only_what_is_absent(address, make):

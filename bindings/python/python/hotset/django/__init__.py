@@ -1,4 +1,4 @@
-"""Django's cache framework on hotset: a cache in the process, also in front of Redis or Valkey.
+"""Django's cache framework on hotset: a cache in the process, also in front of Redis or memcached.
 
     CACHES = {"default": {"BACKEND": "hotset.django.HotsetCache"}}
     CACHES = {

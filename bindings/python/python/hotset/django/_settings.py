@@ -18,6 +18,9 @@ SERVER_OPTIONS = frozenset(
     {"bus", "client", "compress_over", "connect_timeout", "early_reload", "lease", "lease_wait", "load_timeout", "max_loads", "max_value"}
     | {"on_down", "on_event", "prefix", "sentinel", "sign", "timeout", "verify"}
 )
+# Those of them that memcached servers do not have.
+REDIS_OPTIONS = frozenset({"bus", "client", "sentinel", "verify"})
+MEMCACHED = "memcached://"
 TIERED_OPTIONS = SERVER_OPTIONS | {"CULL_FREQUENCY", "MAX_ENTRIES", "autosize", "codec", "copy", "local_ttl", "name", "policy", "profile"} | {"schema", "tags"}
 
 
@@ -118,6 +121,15 @@ def locations_of(location: Any) -> tuple[str, ...] | None:
     return tuple(url for url in cast("Sequence[str]", urls) if url)
 
 
+def is_memcached(urls: Sequence[str]) -> bool:
+    """Returns whether these URLs name memcached servers.
+
+    Args:
+        urls: The URLs of a LOCATION.
+    """
+    return any(url.startswith(MEMCACHED) for url in urls)
+
+
 def tiered_errors(location: Any, params: Mapping[str, Any]) -> list[str]:
     """Returns the errors in the settings of an alias of TieredCache, a sentence each.
 
@@ -136,13 +148,19 @@ def tiered_errors(location: Any, params: Mapping[str, Any]) -> list[str]:
     if urls is None:
         found.insert(0, f"LOCATION must be a URL, or a list of them, not {location!r}")
     elif not urls and "client" not in given:
-        found.insert(0, "LOCATION must be the URL of a Redis or Valkey server, as redis://localhost:6379/0")
+        found.insert(0, "LOCATION must be the URL of a Redis or Valkey server, as redis://localhost:6379/0, or of memcached://")
     elif urls and "client" in given:
         found.append("OPTIONS client connects to the server: give no LOCATION")
     if "sentinel" in given and not (isinstance(given["sentinel"], str) and given["sentinel"]):
         found.append(f"OPTIONS sentinel must be the name of a service, not {given['sentinel']!r}")
     elif "sentinel" in given and "client" in given:
         found.append("OPTIONS has both client and sentinel: give one of them")
+    if urls and is_memcached(urls):
+        unsupported = REDIS_OPTIONS & {str(name) for name in given}
+        if unsupported:
+            found.append(f"OPTIONS {_listed(unsupported)}: only with Redis or Valkey, not with {MEMCACHED}")
+        if not all(url.startswith(MEMCACHED) for url in urls):
+            found.append(f"LOCATION names several servers: all by {MEMCACHED}, or none")
     tags: Any = given.get("tags", ())
     if not isinstance(tags, list | tuple) or not all(isinstance(tag, str) for tag in cast("Sequence[object]", tags)):
         found.append(f"OPTIONS tags must be a list of strings, not {tags!r}")

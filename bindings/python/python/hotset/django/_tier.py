@@ -15,14 +15,16 @@ from django.utils.module_loading import import_string
 from hotset._codecs import codec_of
 from hotset._values import freezer
 from hotset.django._format import Format
-from hotset.django._settings import SERVER_OPTIONS, locations_of, maxsize_of
-from hotset.tier2 import Redis, TieredCache
+from hotset.django._settings import MEMCACHED, REDIS_OPTIONS, SERVER_OPTIONS, is_memcached, locations_of, maxsize_of
+from hotset.tier2 import Memcached, Redis, TieredCache
 from hotset.tier2._client import ServerSettings, find_library, settings_of
+from hotset.tier2._server import SecondTier
 
 DEFAULT_PREFIX: Final = "django"
 DEFAULT_NAME: Final = "cache"
-# Options that are passed to `Redis` unchanged.
+# Options that are passed to `Redis` or `Memcached` unchanged.
 _PASSED: Final = SERVER_OPTIONS - {"client", "on_event", "prefix", "sentinel", "sign"}
+_PASSED_TO_MEMCACHED: Final = _PASSED - REDIS_OPTIONS
 
 
 class Tier(NamedTuple):
@@ -32,7 +34,7 @@ class Tier(NamedTuple):
     format: Format
 
 
-_servers: dict[Any, Redis] = {}
+_servers: dict[Any, SecondTier] = {}
 _tiers: dict[Any, Tier] = {}
 
 
@@ -67,18 +69,19 @@ def tier_of(location: Any, options: Mapping[str, Any]) -> Tier:
     return tier
 
 
-def _server(urls: tuple[str, ...], sign: bytes | None, options: Mapping[str, Any], own: Mapping[str, Any]) -> Redis:
+def _server(urls: tuple[str, ...], sign: bytes | None, options: Mapping[str, Any], own: Mapping[str, Any]) -> SecondTier:
     chosen = urls, sign, frozenset((name, value) for name, value in own.items() if name in SERVER_OPTIONS)
     server = _servers.get(chosen)
     if server is None:
-        passed = {name: options[name] for name in options if name in _PASSED}
-        on_event = _imported(options.get("on_event"))
-        made = Redis(_client(urls, options), prefix=options.get("prefix", DEFAULT_PREFIX), sign=sign, on_event=on_event, **passed)
+        on_memcached = is_memcached(urls)
+        passed: dict[str, Any] = {name: options[name] for name in options if name in (_PASSED_TO_MEMCACHED if on_memcached else _PASSED)}
+        passed |= {"prefix": options.get("prefix", DEFAULT_PREFIX), "sign": sign, "on_event": _imported(options.get("on_event"))}
+        made = Memcached(_addresses(urls), **passed) if on_memcached else Redis(_client(urls, options), **passed)
         server = _servers.setdefault(chosen, made)
     return server
 
 
-def _make_tier(server: Redis, sign: bytes | None, options: Mapping[str, Any]) -> Tier:
+def _make_tier(server: SecondTier, sign: bytes | None, options: Mapping[str, Any]) -> Tier:
     given = _imported(options.get("codec", "pickle"), dotted_only=True)
     codec = codec_of(given)
     if codec.name == "pickle" and sign is None:
@@ -151,6 +154,11 @@ def _schema(given: Any, sign: bytes | None) -> Any:
 
 
 # --- The server.
+
+
+def _addresses(urls: tuple[str, ...]) -> list[str]:
+    """Returns the addresses of memcached servers, of which a URL may have several."""
+    return [address.strip() for url in urls for address in url.removeprefix(MEMCACHED).rstrip("/").split(",")]
 
 
 def _client(urls: tuple[str, ...], options: Mapping[str, Any]) -> Any:

@@ -15,8 +15,9 @@ from hotset.django._base import Backend, describe_alias
 from hotset.django._format import Encoded
 from hotset.django._settings import tiered_errors, tiered_warnings
 from hotset.django._tier import tier_of
-from hotset.tier2 import Redis, _changes, _reads
+from hotset.tier2 import _changes, _reads
 from hotset.tier2 import TieredCache as Engine
+from hotset.tier2._server import SecondTier
 from hotset.tier2._settings import lifetime
 
 _log = logging.getLogger("hotset")
@@ -29,13 +30,14 @@ def _tags_of(tags: Iterable[str], own: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class TieredCache(Backend):
-    """A cache backend in two tiers: entries of the process in front of a Redis or Valkey server.
+    """A cache backend in two tiers: entries of the process in front of Redis, Valkey or memcached.
 
     All processes share the server. Every method has Django's signature and semantics. A hit in the
     process needs no network; a change by one process is visible to the others as soon as the server
-    has announced it. In addition, `get_or_set` calls a callable default once over all processes;
-    `incr`, `decr`, `add` and `touch` are atomic on the server; `incr` and `incr_version` keep the
-    timeout; the methods for asyncio run in the event loop, without a thread; values may have tags.
+    has announced it (memcached announces nothing: after `local_ttl`, 5 seconds by default). In
+    addition, `get_or_set` calls a callable default once over all processes; `incr`, `decr`, `add`
+    and `touch` are atomic on the server; `incr` and `incr_version` keep the timeout; the methods
+    for asyncio run in the event loop, without a thread; values may have tags.
 
     While the server cannot be reached, reads are hits in the process or misses, `get_or_set` calls
     its default, and keys that were set or removed are removed on the server when it answers again.
@@ -43,7 +45,7 @@ class TieredCache(Backend):
 
     Args:
         location: LOCATION: a URL; several of a cluster's nodes, or of sentinels (with OPTIONS
-            sentinel), in a list.
+            sentinel), in a list; of memcached servers, "memcached://host:port,host:port".
         params: The alias's other settings. For OPTIONS see the page on Django in the documentation.
 
     Raises:
@@ -512,9 +514,9 @@ class TieredCache(Backend):
         return self._tier
 
     @property
-    def server(self) -> Redis:
-        """The `hotset.tier2.Redis`."""
-        return cast(Redis, self._tier.space.server)
+    def server(self) -> SecondTier:
+        """The `hotset.tier2.Redis` or `hotset.tier2.Memcached`."""
+        return cast(SecondTier, self._tier.space.server)
 
     def stats(self) -> dict[str, Any]:
         """Returns the counters of this process: "tier1", "tier2" and "server".

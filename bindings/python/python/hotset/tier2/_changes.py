@@ -12,6 +12,7 @@ from hotset.tier2 import _many
 from hotset.tier2._clock import now
 from hotset.tier2._commands import Script
 from hotset.tier2._errors import Unavailable
+from hotset.tier2._memcached_commands import Replace
 from hotset.tier2._needs import Need, Outcome, Steps
 from hotset.tier2._operations import NO_END, Call, drive
 from hotset.tier2._payload import NotEncodable
@@ -31,6 +32,7 @@ _HEAD: Final = 24
 # Offsets in a frame's head: see the layout in the core's documentation.
 _STAMP: Final = 4
 _FLAGS: Final = 20
+_SOFT_END: Final = 24
 _CODEC: Final = 36
 
 
@@ -66,10 +68,11 @@ class _Target:
         """Returns a removal."""
         return drive(self.session, self._call(), self._namespace.remove(self.name, self.number, now()))
 
-    def direct(self, command: Command) -> Steps:
+    def direct(self, command: "Command | Replace") -> Steps:
         """Returns a command of the caller's own."""
         call = self._call()
-        call.direct = [command]
+        direct: list[Any] = [command]
+        call.direct = direct
         return drive(self.session, call, self._namespace.direct(self.name, self.number, now()))
 
     def invalidate(self) -> None:
@@ -90,6 +93,35 @@ class _Target:
             raise Unavailable("the second tier did not answer")
         # In another epoch, another server answers: the reply of the previous one was not used.
         return bool(self.session.core.epoch(self.number) == self._epoch)
+
+    @property
+    def grace(self) -> int:
+        """For how many nanoseconds the server has a value after its ttl."""
+        return max(self.space.settings.stale_while_revalidate, self.space.settings.stale_if_error)
+
+    def milliseconds_left(self, call: Call) -> int:
+        """Returns the remaining TTL of the value that was read, by its frame and the server's time.
+
+        (Of memcached's items, old servers do not report it.)
+
+        Args:
+            call: The read.
+        """
+        soft_end = int.from_bytes((call.data or b"")[_SOFT_END : _SOFT_END + 8], "little")
+        return max(1, soft_end - int(self.session.core.server_ms(self.number, now())))
+
+    def replacement(self, call: Call, frame: bytes) -> "Command | Replace":
+        """Returns the command that replaces what was read, if it has not changed since.
+
+        Args:
+            call: The read.
+            frame: The new frame.
+        """
+        expected = (call.data or b"")[:_HEAD]
+        if self.session.memcached is None:
+            return _REPLACE.command(self.name, expected, frame, whole=True)
+        milliseconds = self.milliseconds_left(call) + self.grace // 1_000_000
+        return Replace(self.session, self.name, expected, frame, milliseconds, self.session.core.server_ms(self.number, now()))
 
     def frame(self, call: Call, op: Any, value: Any) -> bytes:
         """Returns the frame that was read, with another value.
@@ -129,7 +161,7 @@ def _replacing(target: _Target, function: Function) -> Generator[Need, Any, Outc
                 return outcome
             continue
         value = function(outcome.value)
-        command = _REPLACE.command(target.name, (call.data or b"")[:_HEAD], target.frame(call, op, value), whole=True)
+        command = target.replacement(call, target.frame(call, op, value))
         try:
             outcome = yield from target.direct(command)
         finally:
@@ -207,12 +239,11 @@ ValueAndRest = tuple[Any, float | None]
 """A value and its remaining TTL in seconds, None for no expiration."""
 
 
-def _remaining(space: Space, value: Any, milliseconds: Any) -> ValueAndRest | None:
+def _remaining(value: Any, milliseconds: Any, grace: int) -> ValueAndRest | None:
     """Returns the value and its remaining TTL from the reply to PTTL; None if it has expired since.
     """
     if not isinstance(milliseconds, int) or milliseconds == -2:
         return None
-    grace = max(space.settings.stale_while_revalidate, space.settings.stale_if_error)
     rest = milliseconds * 1_000_000 - grace
     # A value without expiration is written with a distant deadline.
     is_endless = milliseconds < 0 or rest > NO_END // 2
@@ -230,6 +261,8 @@ class _Reading:
     def begin(self) -> dict[int, Steps]:
         """Returns the steps to be driven together."""
         self._call, _, steps = self._target.read()
+        if self._target.session.memcached is not None:
+            return {0: steps}
         return {0: steps, 1: self._target.direct((b"PTTL", self._target.name))}
 
     def is_done(self, outcomes: dict[int, Outcome]) -> bool:
@@ -237,9 +270,12 @@ class _Reading:
         value = outcomes[0].value
         if value is MISSING:
             return self._target.is_absent(self._call)
+        if self._target.session.memcached is not None:
+            self.result = _remaining(value, self._target.milliseconds_left(self._call), 0)
+            return True
         if not outcomes[1].is_answered:
             raise Unavailable("the second tier did not answer")
-        self.result = _remaining(self._target.space, value, outcomes[1].value)
+        self.result = _remaining(value, outcomes[1].value, self._target.grace)
         return True
 
 

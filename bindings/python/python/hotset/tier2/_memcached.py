@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, Final, cast, final
 
@@ -23,6 +24,8 @@ from hotset.tier2._sync import Connection, Node
 _core: Any = _hotset
 _split: Any = _core.memcached_replies
 _value_of: Any = _core.memcached_value
+# Returns the value in the whole reply to one read, None for no item; else `INCOMPLETE`.
+quick_value: Callable[[bytes], Any] = partial(_core.memcached_quick_value, INCOMPLETE)
 
 _PORT: Final = 11211
 _META: Final = (1, 6, 13)
@@ -298,22 +301,6 @@ class MemcachedParser:
                 return INCOMPLETE
         self._at += 1
         return self._whole[self._at - 1]
-
-
-def quick_value(data: bytes) -> Any:
-    """Returns the value in the whole reply to one read, None for no item; else `INCOMPLETE`.
-
-    Args:
-        data: The received bytes.
-    """
-    if data[:6] == b"VALUE ":
-        end = data.find(b"\r\n", 6, 300)
-        length = data[data.rfind(b" ", 6, end) + 1 : end]
-        if end > 0 and length.isdigit() and len(data) == end + int(length) + 9 and data.endswith(b"\r\nEND\r\n"):
-            return data[end + 2 : -7]
-    elif data == b"END\r\n":
-        return None
-    return INCOMPLETE
 
 
 def value_of(reply: bytes) -> Any:

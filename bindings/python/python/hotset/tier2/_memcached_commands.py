@@ -146,6 +146,38 @@ def _perform_direct(session: "Session", call: Any, op: Operation) -> Generator[N
 
 
 @final
+class Replace:
+    """Replaces a frame by another one with the same lifetime, if it has not changed since.
+
+    The result is 1 or 0.
+
+    Args:
+        session: The session of this process.
+        key: The key.
+        expected: The head of the frame.
+        frame: The whole new frame.
+        milliseconds: For how long the item must stay.
+        server_ms: The server's time.
+    """
+
+    def __init__(self, session: "Session", key: bytes, expected: bytes, frame: bytes, milliseconds: int, server_ms: int) -> None:
+        self._native = session.memcached
+        self._exchange = _Exchange.replace(wire_key(key), expected, frame, _core.memcached_expiration(milliseconds, server_ms))
+
+    def requests(self, session: "Session", number: int, serial: int, abilities: Abilities) -> list[bytes]:
+        """Returns the next commands. See `Direct`."""
+        commands: list[bytes] = self._exchange.requests(self._native, serial, abilities.meta)
+        return commands
+
+    def replies(self, replies: list[bytes]) -> Any:
+        """Takes the replies. See `Direct`."""
+        result = self._exchange.replies(self._native, replies)
+        if result is None:
+            return AGAIN
+        return ValueError("the server refused the value") if result[0] == _FAILED else int(result[1])
+
+
+@final
 class Count:
     """Adds to a counter, a decimal number that is at least 0.
 

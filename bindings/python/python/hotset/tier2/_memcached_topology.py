@@ -28,7 +28,6 @@ class MemcachedTopology:
     def __init__(self, options: "Options", servers: MemcachedSettings, native: Any) -> None:
         self._options: Final = options
         self._servers: Final = servers
-        self._native: Final = native
         self.nodes: Final[list[MemcachedNode]] = [
             MemcachedNode(servers, address, options.timeout, options.connect_timeout) for address in servers.servers
         ]
@@ -36,6 +35,9 @@ class MemcachedTopology:
         self.abilities: Final[list[Abilities]] = [Abilities(()) for _ in servers.servers]
         """What each of them allows."""
         self._by_name: Final = {name: number for number, name in enumerate(servers.names)}
+        # Without a Python frame of its own: each read calls it.
+        self.node_of: Final[Callable[[bytes], int]] = native.node_of if servers.node_of is None else self._node_by_hasher
+        """Returns the number of the server that has a key."""
 
     @property
     def settings(self) -> MemcachedSettings:
@@ -61,16 +63,9 @@ class MemcachedTopology:
         for number in self.numbers:
             listener(number)
 
-    def node_of(self, key: bytes) -> int:
-        """Returns the number of the server that has a key.
-
-        Args:
-            key: The key.
-        """
+    def _node_by_hasher(self, key: bytes) -> int:
         hasher = self._servers.node_of
-        if hasher is None:
-            number: int = self._native.node_of(key)
-            return number
+        assert hasher is not None
         return self._by_name[str(hasher(key.decode("ascii")))]
 
     def discover(self) -> None:
