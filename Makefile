@@ -56,7 +56,7 @@ SHARD ?= 0/100
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
-        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 test-tiered test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered demo-tier2 demo-fleet test-tier2-sim \
+        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 tools-hiredis test-tiered test-tiered-c test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered demo-tier2 demo-fleet test-tier2-sim \
         wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
@@ -172,6 +172,16 @@ test-tier2: tools-redis build-python ## The second tier with servers that fail, 
 
 test-tiered: tools-redis ## The second tier in Rust with a redis-server, in several processes
 	cargo test --features redis,json --test tiered --test tiered_topologies
+
+tools-hiredis: ## Install hiredis (Debian), for the second tier in C
+	@pkg-config --exists hiredis 2>/dev/null || { $(call need,libhiredis-dev-is-missing,libhiredis-dev pkg-config); }
+
+test-tiered-c: tools-redis tools-memcached tools-hiredis build-c build-python ## The second tier in C, by hiredis, with services in Rust and Python on one redis-server
+	$(CARGO) build --features redis --example tiered
+	mkdir -p target/tiered-c
+	$(CC) -std=gnu99 -O2 -g -Wall -Wextra -Werror -Iinclude examples/c/tiered.c examples/c/tier2_redis.c examples/c/tier2_memcached.c \
+	    -o target/tiered-c/tiered target/release/libhotset.a $$(pkg-config --cflags --libs hiredis) -lpthread -lm -ldl
+	$(NEWEST_PYTHON) bindings/c/tests/services.py target/tiered-c/tiered target/debug/examples/tiered
 
 test-tiered-memcached: tools-memcached build-python ## The second tier in Rust with three memcached servers that fail, in several processes, and values that Rust and Python write for each other
 	HOTSET_PYTHON=$(NEWEST_PYTHON) cargo test --features json,memcached --test tiered_memcached -- --include-ignored
