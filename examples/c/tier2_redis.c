@@ -1,5 +1,6 @@
-/* See tier2_redis.h. A connection is a hiredis context; replies are awaited by poll, so that a timeout holds for the
- * whole reply. What a command is in those of Redis is in `add`, and what its replies mean in `answer`. */
+/* See tier2_redis.h. A connection is a hiredis context; replies are awaited by poll, so that a
+ * timeout holds for the whole reply. What a command is in those of Redis is in `add`, and what its
+ * replies mean in `answer`. */
 #include "tier2_redis.h"
 
 #include <errno.h>

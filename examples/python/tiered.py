@@ -20,7 +20,7 @@ def load(key: str) -> bytes:
 
 
 def report(confirmed: bool) -> str:
-    """Returns what became of a change."""
+    """Returns the outcome of a change."""
     return "done" if confirmed else "done here, and on the server once it answers"
 
 
