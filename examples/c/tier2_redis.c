@@ -353,7 +353,8 @@ static hotset_tier2_failure redis_bus_next(void *user, void *bus, uint64_t timeo
     hotset_tier2_failure failure = HOTSET_TIER2_OK;
     (void)user;
     if (!reply) return c->err ? HOTSET_TIER2_REFUSED : HOTSET_TIER2_OK;
-    /* Of a PING: "pong" and a text; of a message: "message", the channel, and the keys, or nil for all of them. */
+    /* Of a PING: "pong" and a text; of a message: "message", the channel, and the keys, or nil for
+     * all of them. */
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 2 || reply->element[0]->type != REDIS_REPLY_STRING) failure = HOTSET_TIER2_OTHER;
     else if (!strcasecmp(reply->element[0]->str, "pong")) hotset_tier2_message_pong(message);
     else if (reply->elements == 3 && !strcmp(reply->element[0]->str, "message")) {

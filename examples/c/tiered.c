@@ -1,6 +1,6 @@
 /* A service in front of a Redis, Valkey or memcached: it reads a command per line, such as "get
  * tea", "set tea 3" and "remove tea", and answers it. Several of them on one server are coherent,
- * also with examples/tiered.rs and examples/tier2/service.py.
+ * also with examples/tiered.rs and examples/python/tiered.py.
  *
  * make demo-tier2-all, or: cc tiered.c tier2_redis.c tier2_memcached.c $(pkg-config --cflags
  * --libs hotset hiredis) */
