@@ -95,10 +95,14 @@ fn addresses(servers: &[Server]) -> Vec<String> {
     servers.iter().map(Server::address).collect()
 }
 
+/// Settings with which nothing times out on a busy machine, unless a server is stopped.
 fn builder(addresses: &[String], codec: impl Codec<String>) -> TieredBuilder<str, String> {
     let servers = Memcached::open(addresses).unwrap();
     let builder = Tiered::builder("shop", "prices", servers, codec);
-    builder.max_entries(10_000).ttl(Duration::from_secs(600))
+    let builder = builder.max_entries(10_000).ttl(Duration::from_secs(600));
+    builder
+        .timeout(Duration::from_secs(10))
+        .connect_timeout(Duration::from_secs(10))
 }
 
 /// A cache whose first tier has hardly anything, so that reads ask the servers.
@@ -317,7 +321,12 @@ fn many_keys_are_read_and_set_on_all_servers() {
 fn stopped_server_is_done_without_until_it_continues() {
     let servers = three();
     let keys = keys_by_server(&servers);
-    let (here, there) = (cache(&servers), reader(&addresses(&servers)));
+    let second = Duration::from_secs(1);
+    let builder = builder(&addresses(&servers), Bytes)
+        .timeout(second)
+        .connect_timeout(second);
+    let here = builder.build().unwrap();
+    let there = reader(&addresses(&servers));
     assert_eq!(there.get(&keys[0][0]).as_deref(), Some("old"));
     servers[0].signal(libc::SIGSTOP);
     // Keys of the others are as before.
@@ -408,7 +417,9 @@ fn keys_of_more_than_250_bytes_are_used() {
     let named = || {
         let tier2 = Memcached::open([servers[0].address()]).unwrap();
         let builder = Tiered::builder("p".repeat(240), "prices", tier2, Bytes);
-        let cache: Texts = builder.max_entries(10).build().unwrap();
+        let patient = Duration::from_secs(10);
+        let builder = builder.max_entries(10).timeout(patient).connect_timeout(patient);
+        let cache: Texts = builder.build().unwrap();
         cache
     };
     let (here, there) = (named(), named());
