@@ -214,8 +214,8 @@ test-redis-clients: tools-redis build-python ## The tests of the second tier wit
 bench-tier2: tools-redis build-python ## The second tier beside redis-py, its client-side cache, and GET and SET by hand (ARGS=--quick)
 	$(NEWEST_PYTHON) bindings/python/bench_tier2.py $(ARGS)
 
-bench-tiered: tools-redis ## The second tier in Rust beside redis-rs, and what a stopped server costs
-	$(CARGO) bench --features redis --bench tiered
+bench-tiered: tools-redis ## The second tier in Rust beside redis-rs, and what a stopped server costs (ARGS="hit in tier 2")
+	$(CARGO) bench --features redis --bench tiered -- $(if $(ARGS),"$(ARGS)")
 
 # Not in `test`: it installs a browser.
 test-screens: build-python ## The dashboard in headless Chromium (Debian; installed if it is missing), light and dark, wide and narrow; pictures in target/screens (ARGS=--docs: those of the pages, too)
