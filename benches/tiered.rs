@@ -1,7 +1,8 @@
 //! The second tier in Rust beside the bare client, redis-rs, and what a stopped server costs.
 //!
 //! `make bench-tiered`, with a redis-server of its own. The contenders take turns; on a machine
-//! with other work trust the ratios, not the times. `ARGS="hit in tier 2"` runs those with this name.
+//! with other work trust the ratios, not the times. `ARGS="hit in tier 2"` runs those with this
+//! name.
 
 use hotset::tiered::{Bytes, Redis, Tiered};
 use redis_server::Server;

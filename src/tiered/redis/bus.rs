@@ -1,36 +1,32 @@
 //! The connection on which the server announces changes: CLIENT TRACKING in broadcast mode.
 
-use super::connection::{command, exchange, left};
 use super::reply::failure_of;
+use super::wire::{Wire, command, exchange, left};
 use crate::tiered::transport::{Bus, Failure, Message};
 use redis::{PushKind, Value};
 use std::time::Instant;
 
 pub(super) struct RedisBus {
-    connection: redis::Connection,
-    /// How many of the next replies redis-rs skips: it takes a wait that timed out for a reply that
-    /// comes late.
+    wire: Wire,
+    /// How many of the next replies redis-rs skips on a connection of its own: it takes a wait that
+    /// timed out for a reply that comes late.
     skipped: usize,
     /// A PING is not answered.
     pinging: bool,
 }
 
 impl RedisBus {
-    pub(super) fn subscribe(
-        mut connection: redis::Connection,
-        prefixes: &[&[u8]],
-        deadline: Instant,
-    ) -> Result<Self, Failure> {
+    pub(super) fn subscribe(mut wire: Wire, prefixes: &[&[u8]], deadline: Instant) -> Result<Self, Failure> {
         let mut parts: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
         for prefix in prefixes {
             parts.extend([&b"PREFIX"[..], prefix]);
         }
-        let replies = exchange(&mut connection, &[command(&parts)], deadline)?;
+        let replies = exchange(&mut wire, &[command(&parts)], deadline)?;
         if let Some(Value::ServerError(error)) = replies.first() {
             return Err(failure_of(error));
         }
         Ok(Self {
-            connection,
+            wire,
             skipped: 0,
             pinging: false,
         })
@@ -38,10 +34,8 @@ impl RedisBus {
 
     /// Sends `count` PINGs.
     fn send_pings(&mut self, count: usize, deadline: Instant) -> Result<(), Failure> {
-        let wait = Some(left(deadline));
-        self.connection.set_write_timeout(wait).map_err(|_| Failure::Refused)?;
         let ping = redis::cmd("PING").get_packed_command();
-        let sent = self.connection.send_packed_command(&ping.repeat(count));
+        let sent = self.wire.send(&ping.repeat(count), deadline);
         sent.map_err(|_| Failure::Refused)
     }
 }
@@ -66,10 +60,10 @@ fn message_of(kind: &PushKind, data: Vec<Value>) -> Option<Message> {
 
 impl Bus for RedisBus {
     fn next(&mut self, deadline: Instant) -> Result<Message, Failure> {
+        // What has arrived is read even if no time is left.
+        let deadline = Instant::now() + left(deadline);
         loop {
-            let wait = Some(left(deadline));
-            self.connection.set_read_timeout(wait).map_err(|_| Failure::Refused)?;
-            match self.connection.recv_response() {
+            match self.wire.receive(deadline) {
                 Ok(Value::Push { kind, data }) => {
                     if let Some(message) = message_of(&kind, data) {
                         return Ok(message);
@@ -81,8 +75,8 @@ impl Bus for RedisBus {
                 }
                 Ok(_) => return Err(Failure::Other),
                 Err(error) if error.is_timeout() => {
-                    self.skipped += 1;
-                    if self.pinging {
+                    self.skipped += usize::from(self.wire.skips_late_replies());
+                    if self.pinging && self.skipped > 0 {
                         // The reply that was awaited is skipped: another one, behind it, is not.
                         self.send_pings(1, deadline)?;
                     }

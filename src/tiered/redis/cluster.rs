@@ -1,7 +1,7 @@
 //! The servers of a cluster, by number, and which of them has which slots.
 
-use super::connection::{command, exchange, left};
 use super::reply::{failure_of_connecting, number};
+use super::wire::{Wire, command, exchange};
 use crate::tier2::{SLOTS, slot};
 use crate::tiered::session::lock;
 use crate::tiered::transport::Failure;
@@ -216,9 +216,8 @@ impl Cluster {
             .into_connection_info()
             .map_err(|error| failure_of_connecting(&error))?;
         let client = redis::Client::open(info).map_err(|error| failure_of_connecting(&error))?;
-        let connection = client.get_connection_with_timeout(left(deadline));
-        let mut connection = connection.map_err(|error| failure_of_connecting(&error))?;
-        let replies = exchange(&mut connection, &[command(&[b"CLUSTER", b"SLOTS"])], deadline);
+        let mut wire = Wire::open(&client, deadline)?;
+        let replies = exchange(&mut wire, &[command(&[b"CLUSTER", b"SLOTS"])], deadline);
         match replies.map_err(|_| Failure::Refused)?.pop() {
             Some(Value::Array(ranges)) => Ok(ranges.iter().filter_map(|range| range_of(range, &host)).collect()),
             Some(Value::ServerError(error)) => Err(super::reply::failure_of(&error)),

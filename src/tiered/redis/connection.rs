@@ -3,12 +3,13 @@
 use super::cluster::Cluster;
 use super::plan::{Plan, Reading};
 use super::reply::{bytes_of, failure_of, fields, flag_of, number};
+use super::wire::{Wire, command, exchange};
 use crate::tiered::transport::{Answer, Command, Connection, Failure, Greeting};
-use redis::{Cmd, ConnectionLike as _, RedisError, Value};
+use redis::{Cmd, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What the server allows, as far as refused commands have shown.
 #[derive(Debug)]
@@ -28,54 +29,10 @@ impl Default for Abilities {
 }
 
 pub(super) struct RedisConnection {
-    pub(super) connection: redis::Connection,
+    pub(super) wire: Wire,
     pub(super) abilities: Arc<Abilities>,
     /// The cluster, and the server's number in it.
     pub(super) cluster: Option<(Arc<Cluster>, u32)>,
-}
-
-/// Returns the time that is left; the shortest that there is if none is.
-pub(super) fn left(deadline: Instant) -> Duration {
-    deadline
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_millis(1))
-}
-
-pub(super) fn command(parts: &[&[u8]]) -> Cmd {
-    let mut command = Cmd::new();
-    for part in parts {
-        command.arg(*part);
-    }
-    command
-}
-
-/// Sends commands in one packet, and returns their replies. The connection is of no further use
-/// after [`Failure::Timeout`].
-pub(super) fn exchange(
-    connection: &mut redis::Connection,
-    commands: &[Cmd],
-    deadline: Instant,
-) -> Result<Vec<Value>, Failure> {
-    let unknown = |_: RedisError| Failure::Timeout;
-    if !connection.is_open() {
-        return Err(Failure::Refused);
-    }
-    let packed: Vec<u8> = commands.iter().flat_map(Cmd::get_packed_command).collect();
-    connection.set_write_timeout(Some(left(deadline))).map_err(unknown)?;
-    connection.send_packed_command(&packed).map_err(unknown)?;
-    let mut replies = Vec::with_capacity(commands.len());
-    while replies.len() < commands.len() {
-        // A reply of many pieces may take longer: the time is for each piece.
-        connection.set_read_timeout(Some(left(deadline))).map_err(unknown)?;
-        match connection.recv_response().map_err(unknown)? {
-            Value::Push { .. } => {}
-            reply => replies.push(reply),
-        }
-        if Instant::now() > deadline && replies.len() < commands.len() {
-            return Err(Failure::Timeout);
-        }
-    }
-    Ok(replies)
 }
 
 impl RedisConnection {
@@ -90,7 +47,7 @@ impl RedisConnection {
             command(&[b"TIME"]),
             command(&[b"CLIENT", b"KILL", b"ID", unused_id.to_string().as_bytes()]),
         ];
-        let replies = exchange(&mut self.connection, &commands, deadline)?;
+        let replies = exchange(&mut self.wire, &commands, deadline)?;
         for reply in &replies {
             if let Value::ServerError(error) = reply
                 && matches!(error.code(), "LOADING" | "NOAUTH" | "WRONGPASS")
@@ -130,7 +87,7 @@ impl RedisConnection {
     }
 
     fn one(&mut self, command: Cmd, deadline: Instant) -> Result<Value, Failure> {
-        let mut replies = exchange(&mut self.connection, &[command], deadline)?;
+        let mut replies = exchange(&mut self.wire, &[command], deadline)?;
         replies.pop().ok_or(Failure::Other)
     }
 
@@ -208,7 +165,7 @@ impl Connection for RedisConnection {
         let mut whole = false;
         loop {
             let plan = self.plan(request, whole);
-            let replies = exchange(&mut self.connection, &plan.commands, deadline)?;
+            let replies = exchange(&mut self.wire, &plan.commands, deadline)?;
             let answer = self.read(plan.key, plan.reading, plan.own(replies));
             match answer {
                 Err(failure) if !whole && self.notes(request, failure) => whole = true,
@@ -224,7 +181,7 @@ impl Connection for RedisConnection {
     fn execute_many(&mut self, requests: &[Command<'_>], deadline: Instant) -> Vec<Result<Answer, Failure>> {
         let plans: Vec<_> = requests.iter().map(|request| self.plan(request, false)).collect();
         let commands: Vec<Cmd> = plans.iter().flat_map(|plan| plan.commands.iter().cloned()).collect();
-        let mut replies = match exchange(&mut self.connection, &commands, deadline) {
+        let mut replies = match exchange(&mut self.wire, &commands, deadline) {
             Ok(replies) => replies.into_iter(),
             Err(failure) => return requests.iter().map(|_| Err(failure)).collect(),
         };

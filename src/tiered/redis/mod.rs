@@ -8,24 +8,29 @@ mod plan;
 mod reply;
 mod scripts;
 mod sentinel;
+mod wire;
 
 use super::transport::{Bus, Connection, Failure, Greeting, Tier2};
 use bus::RedisBus;
 use cluster::Cluster;
-use connection::{Abilities, RedisConnection, left};
+use connection::{Abilities, RedisConnection};
 use redis::{Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError};
 use reply::failure_of_connecting;
 use sentinel::Sentinels;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
+use wire::Wire;
 
 /// A Redis or Valkey server as the second tier of caches: Redis 6 or later.
 ///
 /// Nothing is sent before a cache uses it, so a program starts while the server is down. A clone
 /// refers to the same server.
 ///
-/// A host's name is resolved by the system, which may take longer than the timeout.
+/// No reply takes longer than the timeout, in however many pieces it arrives, except with TLS or
+/// `TcpSettings` other than `nodelay`: then redis-rs connects, and the timeout is that of each
+/// piece.
+/// A host's name is resolved by the system, which may take longer.
 #[derive(Clone)]
 pub struct Redis {
     place: Place,
@@ -89,11 +94,9 @@ impl Redis {
         if sentinels.is_empty() {
             return Err(invalid("there are no sentinels"));
         }
-        Ok(Self::new(Place::Sentinel(Arc::new(Sentinels {
-            sentinels,
-            master,
-            like,
-        }))))
+        Ok(Self::new(Place::Sentinel(Arc::new(Sentinels::new(
+            sentinels, master, like,
+        )))))
     }
 
     /// Returns the cluster that these servers belong to, of which some may be down. User, password
@@ -166,10 +169,8 @@ impl Tier2 for Redis {
 
     fn connect(&self, server: u32, deadline: Instant) -> Result<(Box<dyn Connection>, Greeting), Failure> {
         let client = self.client(server, deadline)?;
-        let connected = client.get_connection_with_timeout(left(deadline));
-        let connection = connected.map_err(|error| failure_of_connecting(&error))?;
         let mut connection = RedisConnection {
-            connection,
+            wire: Wire::open(&client, deadline)?,
             abilities: self.abilities.clone(),
             cluster: self.in_cluster().map(|cluster| (cluster.clone(), server)),
         };
@@ -185,9 +186,7 @@ impl Tier2 for Redis {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings));
         let client = client.map_err(|error| failure_of_connecting(&error))?;
-        let connection = client
-            .get_connection_with_timeout(left(deadline))
-            .map_err(|error| failure_of_connecting(&error))?;
-        Ok(Box::new(RedisBus::subscribe(connection, prefixes, deadline)?))
+        let wire = Wire::open(&client, deadline)?;
+        Ok(Box::new(RedisBus::subscribe(wire, prefixes, deadline)?))
     }
 }

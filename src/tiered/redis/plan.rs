@@ -1,7 +1,8 @@
 //! The commands of Redis that make a command of the second tier.
 
-use super::connection::{Abilities, command};
+use super::connection::Abilities;
 use super::scripts::{EXPIRE, PUT, RELEASE, REMOVE, SWAP, Script, TOUCH};
+use super::wire::command;
 use crate::tiered::transport::Command;
 use redis::{Cmd, Value};
 use std::sync::atomic::Ordering;
