@@ -104,10 +104,10 @@ fn published_metrics_are_the_statistics() {
             let loads = "hotset_cache_load_duration_seconds";
             assert_eq!(of(&format!("counter {loads}_count{{cache=pages}}")), r + 1.0);
             assert_eq!(of(&format!("counter {loads}_bucket{{cache=pages,le=+Inf}}")), r + 1.0);
-            assert_eq!(
-                of(&format!("gauge {loads}_sum{{cache=pages}}")),
-                stats.load_time.as_secs_f64()
-            );
+            // The rate of the processor's counter, by which both are converted, is refined meanwhile.
+            let published = of(&format!("gauge {loads}_sum{{cache=pages}}"));
+            let later = stats.load_time.as_secs_f64();
+            assert!((published - later).abs() <= later / 100.0, "{published}, {later}");
             assert_eq!(of("gauge hotset_cache_entries{cache=pages}"), 1.0);
             assert_eq!(of("gauge hotset_cache_weight{cache=pages}"), 2.0);
             assert_eq!(of("gauge hotset_cache_capacity{cache=pages}"), 10.0);
