@@ -56,7 +56,7 @@ SHARD ?= 0/100
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
-        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 tools-hiredis test-tiered test-tiered-c test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered demo-tier2 demo-fleet test-tier2-sim \
+        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 tools-hiredis test-tiered test-tiered-c test-tiered-c-memcached test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered demo-tier2 demo-tier2-all demo-fleet test-tier2-sim \
         wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
@@ -176,15 +176,22 @@ test-tiered: tools-redis ## The second tier in Rust with a redis-server, in seve
 tools-hiredis: ## Install hiredis (Debian), for the second tier in C
 	@pkg-config --exists hiredis 2>/dev/null || { $(call need,libhiredis-dev-is-missing,libhiredis-dev pkg-config); }
 
+# The services of examples in Rust and in C.
+define TIERED_C
+$(CARGO) build --features redis --example tiered
+mkdir -p target/tiered-c
+$(CC) -std=gnu99 -O2 -g -Wall -Wextra -Werror -Iinclude examples/c/tiered.c examples/c/tier2_redis.c examples/c/tier2_memcached.c \
+    -o target/tiered-c/tiered target/release/libhotset.a $$(pkg-config --cflags --libs hiredis) -lpthread -lm -ldl
+endef
 test-tiered-c: tools-redis tools-memcached tools-hiredis build-c build-python ## The second tier in C, by hiredis, with services in Rust and Python on one redis-server
-	$(CARGO) build --features redis --example tiered
-	mkdir -p target/tiered-c
-	$(CC) -std=gnu99 -O2 -g -Wall -Wextra -Werror -Iinclude examples/c/tiered.c examples/c/tier2_redis.c examples/c/tier2_memcached.c \
-	    -o target/tiered-c/tiered target/release/libhotset.a $$(pkg-config --cflags --libs hiredis) -lpthread -lm -ldl
+	$(TIERED_C)
 	$(NEWEST_PYTHON) bindings/c/tests/services.py target/tiered-c/tiered target/debug/examples/tiered
 
 test-tiered-memcached: tools-memcached build-python ## The second tier in Rust with three memcached servers that fail, in several processes, and values that Rust and Python write for each other
 	HOTSET_PYTHON=$(NEWEST_PYTHON) cargo test --features json,memcached --test tiered_memcached -- --include-ignored
+
+test-tiered-c-memcached: tools-memcached build-c ## The example of a transport in C with three memcached servers that fail, eight processes, and servers that send nonsense, then under AddressSanitizer
+	bindings/c/tests/tiered_memcached.sh
 
 test-tiered-python: tools-redis build-python ## Values and keys of the second tier that Rust and Python write and read, on the newest interpreter at hand
 	cargo build --features redis --example tiered
@@ -332,6 +339,10 @@ TRACE ?= $(wildcard ../shared/traces/arc_oltp.u32.gz)
 demo: ## Replay the example trace; kill a process and restart it warm
 	$(CARGO) run --release --example replay
 	$(CARGO) run --release --example warm_restart -- $(TRACE)
+
+demo-tier2-all: tools-redis tools-hiredis build-c build-python ## Services in C, Rust and Python in front of one Redis that is killed, restarted, stopped and continues
+	$(TIERED_C)
+	$(NEWEST_PYTHON) examples/tier2/all.py target/tiered-c/tiered target/debug/examples/tiered
 
 demo-tier2: tools-redis build-python ## Four gunicorn workers in front of a Redis that stops, continues, dies and returns: figures and a chart (ARGS="--seconds 5")
 	examples/tier2/demo.sh $(ARGS)
