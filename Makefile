@@ -56,7 +56,7 @@ SHARD ?= 0/100
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
-        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 tools-hiredis test-tiered test-tiered-c test-tiered-c-memcached test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered demo-tier2 demo-tier2-all demo-fleet test-tier2-sim \
+        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 tools-hiredis test-tiered test-tiered-c test-tiered-c-memcached test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered bench-tiered-c demo-tier2 demo-tier2-all demo-fleet test-tier2-sim \
         wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
@@ -220,6 +220,12 @@ test-redis-clients: tools-redis build-python ## The tests of the second tier wit
 
 bench-tier2: tools-redis build-python ## The second tier beside redis-py, its client-side cache, and GET and SET by hand (ARGS=--quick)
 	$(NEWEST_PYTHON) bindings/python/bench_tier2.py $(ARGS)
+
+bench-tiered-c: tools-redis tools-hiredis build-c ## A hit in the second tier in C beside hiredis' own GET (ARGS=rounds)
+	mkdir -p target/tiered-c
+	$(CC) -std=gnu99 -O2 -g -Wall -Wextra -Werror -Iinclude benches/c/tiered.c examples/c/tier2_redis.c \
+	    -o target/tiered-c/bench target/release/libhotset.a $$(pkg-config --cflags --libs hiredis) -lpthread -lm -ldl
+	benches/c/tiered.sh target/tiered-c/bench $(ARGS)
 
 bench-tiered: tools-redis ## The second tier in Rust beside redis-rs, and what a stopped server costs (ARGS="hit in tier 2")
 	$(CARGO) bench --features redis --bench tiered -- $(if $(ARGS),"$(ARGS)")

@@ -1211,8 +1211,8 @@ typedef struct {
      */
     void (*unsubscribe)(void *user, void *bus);
     /**
-     * Called once, after the last use of the callbacks: in hotset_tiered_close, or if
-     * hotset_tiered_open fails after it has accepted the struct. NULL: nothing is.
+     * Called once, in hotset_tiered_close, after the last use of the callbacks. Not called if
+     * hotset_tiered_open fails: then `user` is still the caller's. NULL: nothing is.
      */
     void (*release)(void *user);
 } hotset_tier2;

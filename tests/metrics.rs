@@ -104,7 +104,8 @@ fn published_metrics_are_the_statistics() {
             let loads = "hotset_cache_load_duration_seconds";
             assert_eq!(of(&format!("counter {loads}_count{{cache=pages}}")), r + 1.0);
             assert_eq!(of(&format!("counter {loads}_bucket{{cache=pages,le=+Inf}}")), r + 1.0);
-            // The rate of the processor's counter, by which both are converted, is refined meanwhile.
+            // The rate of the processor's counter, by which both are converted, may be refined in
+            // between.
             let published = of(&format!("gauge {loads}_sum{{cache=pages}}"));
             let later = stats.load_time.as_secs_f64();
             assert!((published - later).abs() <= later / 100.0, "{published}, {later}");

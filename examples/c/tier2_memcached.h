@@ -10,8 +10,9 @@
  * Connects to nothing yet. All programs that share values write the addresses alike: keys are
  * spread over the servers by these texts.
  *
- * The library frees what this allocates, by the callback `release`, so each cache needs a call of
- * its own; if hotset_tiered_open is never called, the caller does, by tier2->release(tier2->user).
+ * What this allocates is freed by tier2->release(tier2->user): the library calls that when the
+ * cache is closed, so each cache needs a call of its own; if hotset_tiered_open fails, or is never
+ * called, the caller does.
  *
  * Returns 0, or -1 with errno: EINVAL for a malformed address, ENOMEM. */
 int tier2_memcached(hotset_tier2 *tier2, const char *addresses);

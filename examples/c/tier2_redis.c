@@ -4,6 +4,7 @@
 #include "tier2_redis.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -33,13 +34,20 @@ static int left_ms(uint64_t end) {
 
 /* ---- Replies */
 
+/* Waits until the socket is ready, or returns 0. */
+static int ready(redisContext *c, short events, uint64_t end) {
+    struct pollfd fd = {c->fd, events, 0};
+    int count;
+    do count = poll(&fd, 1, left_ms(end));
+    while (count < 0 && errno == EINTR);
+    return count == 1;
+}
+
 /* Sends what was appended. */
 static int flush(redisContext *c, uint64_t end) {
     int done = 0;
-    while (!done) {
-        struct pollfd fd = {c->fd, POLLOUT, 0};
-        if (poll(&fd, 1, left_ms(end)) != 1 || redisBufferWrite(c, &done) != REDIS_OK) return -1;
-    }
+    while (!done)
+        if (!ready(c, POLLOUT, end) || redisBufferWrite(c, &done) != REDIS_OK) return -1;
     return 0;
 }
 
@@ -47,10 +55,9 @@ static int flush(redisContext *c, uint64_t end) {
 static redisReply *next_reply(redisContext *c, uint64_t end) {
     for (;;) {
         void *reply = NULL;
-        struct pollfd fd = {c->fd, POLLIN, 0};
         if (redisGetReplyFromReader(c, &reply) != REDIS_OK) return NULL;
         if (reply) return reply;
-        if (poll(&fd, 1, left_ms(end)) != 1 || redisBufferRead(c) != REDIS_OK) return NULL;
+        if (!ready(c, POLLIN, end) || redisBufferRead(c) != REDIS_OK) return NULL;
     }
 }
 
@@ -228,6 +235,9 @@ static redisContext *open_context(const server *s, uint64_t end) {
     if (c && !c->err) {
         words login = {{0}, {0}, 0}, select = {{0}, {0}, 0};
         char db[16];
+        /* A blocking socket would take a large value in one call, however long that takes. */
+        fcntl(c->fd, F_SETFL, fcntl(c->fd, F_GETFL) | O_NONBLOCK);
+        c->flags &= ~REDIS_BLOCK;
         TEXT(&login, "AUTH");
         if (s->user[0]) TEXT(&login, s->user);
         TEXT(&login, s->password);
@@ -269,7 +279,8 @@ static hotset_tier2_failure redis_connect(void *user, uint32_t number, uint64_t 
     }
     if (!failure) {
         if (replies[0]->type == REDIS_REPLY_INTEGER) id = (uint64_t)replies[0]->integer;
-        if (replies[3]->type == REDIS_REPLY_ARRAY && replies[3]->elements == 2)
+        if (replies[3]->type == REDIS_REPLY_ARRAY && replies[3]->elements == 2 && replies[3]->element[0]->type == REDIS_REPLY_STRING &&
+            replies[3]->element[1]->type == REDIS_REPLY_STRING)
             server_ms = strtoull(replies[3]->element[0]->str, NULL, 10) * 1000 + strtoull(replies[3]->element[1]->str, NULL, 10) / 1000;
         snprintf(identity, sizeof identity, "%s:%s", run_id, replid);
         hotset_tier2_greet(greeting, identity, strlen(identity), server_ms, id, id && replies[4]->type == REDIS_REPLY_INTEGER);

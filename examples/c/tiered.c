@@ -7,6 +7,7 @@
 #include "tier2_memcached.h"
 #include "tier2_redis.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -56,6 +57,7 @@ int main(int argc, char **argv) {
     hotset_status status;
     char line[1024];
     int failed = strncmp(address, "memcached://", 12) ? tier2_redis(&tier2, address) : tier2_memcached(&tier2, address);
+    signal(SIGPIPE, SIG_IGN); /* a server may close a connection at any time */
     if (failed) {
         fprintf(stderr, "%s: not an address of a Redis or of memcached servers\n", address);
         return 2;
@@ -66,6 +68,7 @@ int main(int argc, char **argv) {
     options.max_entries = 10000;
     if ((status = hotset_tiered_open(&tier2, &options, &prices)) != HOTSET_OK) {
         fprintf(stderr, "hotset_tiered_open: %s\n", hotset_strerror(status));
+        tier2.release(tier2.user); /* still ours */
         return 1;
     }
     while (fgets(line, sizeof line, stdin)) {

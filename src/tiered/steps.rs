@@ -161,6 +161,11 @@ impl<C: Call> Steps<C> {
     }
 }
 
+/// The most commands of a packet, and about the most bytes of the values in it: each packet has the
+/// time of one command.
+const MOST_COMMANDS: usize = 256;
+const MOST_BYTES: usize = 1 << 20;
+
 /// Runs operations together to their ends, which are returned, in this thread: commands for the
 /// same server are sent in one packet. `load` is called with those that need a load now, of which
 /// at least one is limited if the last argument is set, and reports the outcome of each.
@@ -189,12 +194,17 @@ pub(super) fn run_all<C: Call>(
         });
         let advanced = if let Some(&first) = sends.first() {
             let server = all[first].operation().node();
-            let mut requests = Vec::with_capacity(sends.len());
-            let mut sent = Vec::with_capacity(sends.len());
+            let mut requests = Vec::new();
+            let mut sent = Vec::new();
+            let mut bytes = 0;
             for (at, steps) in all.iter_mut().enumerate() {
                 if needs[at] == Need::Send && steps.operation().node() == server {
+                    bytes += steps.request().frame.len();
                     requests.push(steps.request());
                     sent.push(at);
+                    if sent.len() == MOST_COMMANDS || bytes >= MOST_BYTES {
+                        break;
+                    }
                 }
             }
             session.commands(server, &mut requests);

@@ -265,8 +265,8 @@ pub struct hotset_tier2 {
     pub bus_ping: Option<unsafe extern "C" fn(user: *mut c_void, bus: *mut c_void, timeout_ms: u64) -> Failure>,
     /// Closes a bus. Must be set if subscribe is.
     pub unsubscribe: Option<unsafe extern "C" fn(user: *mut c_void, bus: *mut c_void)>,
-    /// Called once, after the last use of the callbacks: in hotset_tiered_close, or if
-    /// hotset_tiered_open fails after it has accepted the struct. NULL: nothing is.
+    /// Called once, in hotset_tiered_close, after the last use of the callbacks. Not called if
+    /// hotset_tiered_open fails: then `user` is still the caller's. NULL: nothing is.
     pub release: Option<unsafe extern "C" fn(user: *mut c_void)>,
 }
 

@@ -17,6 +17,7 @@ use std::borrow::Cow;
 use std::ffi::CStr;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The size of the struct in its first version.
@@ -32,6 +33,8 @@ struct Shared {
     name_bytes: Vec<Box<[u8]>>,
     /// For [`callback`].
     id: u64,
+    /// The cache is open, so that `release` is the library's to call.
+    is_open: AtomicBool,
 }
 
 // SAFETY: the header states that several threads call the callbacks concurrently, with `user`. The
@@ -42,7 +45,8 @@ unsafe impl Sync for Shared {}
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(release) = self.calls.release {
+        // Relaxed: the last reference is dropped behind the call that opened the cache.
+        if let Some(release) = self.calls.release.filter(|_| self.is_open.load(Ordering::Relaxed)) {
             // SAFETY: the user's function, with the promised argument, once.
             callback::notify(self.id, || unsafe { release(self.calls.user) });
         }
@@ -101,7 +105,23 @@ impl Transport {
             names,
             name_bytes,
             id,
+            is_open: AtomicBool::new(false),
         })))
+    }
+
+    /// Returns a handle by which the caller reports that the cache is open.
+    pub(crate) fn opening(&self) -> Opening {
+        Opening(self.0.clone())
+    }
+}
+
+/// A cache that is being opened.
+pub(crate) struct Opening(Arc<Shared>);
+
+impl Opening {
+    /// The cache is open.
+    pub(crate) fn done(self) {
+        self.0.is_open.store(true, Ordering::Relaxed);
     }
 }
 

@@ -204,8 +204,11 @@ impl hotset_tiered_options {
         let codec = if self.codec.is_null() { "bytes".into() } else { codec };
         // SAFETY: the caller's promise.
         let transport = unsafe { Transport::new(tier2, id) }?;
+        let opening = transport.opening();
         let engine = self.engine(prefix, name, codec, transport)?;
-        memory::try_box(hotset_tiered::new(engine, self.keys, id))
+        let opened = memory::try_box(hotset_tiered::new(engine, self.keys, id))?;
+        opening.done();
+        Ok(opened)
     }
 
     fn engine(&self, prefix: String, name: String, codec: String, transport: Transport) -> Result<Engine, Status> {
