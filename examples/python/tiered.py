@@ -36,7 +36,7 @@ def main() -> None:
     for line in sys.stdin:
         match line.split():
             case ["get", key]:
-                print(prices.get_or_load(key, lambda key=key: load(key)).decode())
+                print(prices.get_or_load(key, load).decode())
             case ["set", key, value]:
                 print(report(prices.set(key, value.encode())))
             case ["remove", key]:
