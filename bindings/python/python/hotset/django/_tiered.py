@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
@@ -516,7 +516,8 @@ class TieredCache(Backend):
     @property
     def server(self) -> SecondTier:
         """The `hotset.tier2.Redis` or `hotset.tier2.Memcached`."""
-        return cast(SecondTier, self._tier.space.server)
+        server: SecondTier = self._tier.space.server
+        return server
 
     def stats(self) -> dict[str, Any]:
         """Returns the counters of this process: "tier1", "tier2" and "server".
