@@ -26,23 +26,34 @@ pub(super) fn is_no_value<V>(outcome: Option<&Outcome<V>>) -> bool {
 pub(super) struct NoValue;
 
 thread_local! {
-    /// The names that this thread loads, with the address of their session.
-    static LOADING: RefCell<Vec<(usize, Name)>> = const { RefCell::new(Vec::new()) };
+    /// The names that this thread loads, with the address of their session, and whether the number
+    /// of such loads is limited.
+    static LOADING: RefCell<Vec<(usize, Name, bool)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Returns whether this thread is inside a loader of the key.
 pub(super) fn is_loading(session: &Session, name: &Name) -> bool {
     let this = std::ptr::from_ref(session) as usize;
-    LOADING.with_borrow(|all| all.iter().any(|(session, loading)| *session == this && loading == name))
+    LOADING.with_borrow(|all| {
+        all.iter()
+            .any(|(session, loading, _)| *session == this && loading == name)
+    })
+}
+
+/// Returns whether a limited load needs a permit: inside another limited one it does not, since that
+/// waits for it. Otherwise loads that nest could hold all permits and wait for more.
+pub(super) fn needs_permit(session: &Session) -> bool {
+    let this = std::ptr::from_ref(session) as usize;
+    LOADING.with_borrow(|all| !all.iter().any(|(session, _, limited)| *session == this && *limited))
 }
 
 /// Ends when the loader does, also by a panic.
 pub(super) struct Loading;
 
 impl Loading {
-    pub(super) fn new(session: &Session, name: &Name) -> Self {
+    pub(super) fn new(session: &Session, name: &Name, is_limited: bool) -> Self {
         let this = std::ptr::from_ref(session) as usize;
-        LOADING.with_borrow_mut(|all| all.push((this, name.clone())));
+        LOADING.with_borrow_mut(|all| all.push((this, name.clone(), is_limited)));
         Self
     }
 }

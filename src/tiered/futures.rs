@@ -1,6 +1,6 @@
 //! Calls for tasks of an executor.
 
-use super::calls::{Loading, Removing, Writing, is_loading, is_no_value, ttl_nanos};
+use super::calls::{Loading, Removing, Writing, is_loading, is_no_value, needs_permit, ttl_nanos};
 use super::clock::now;
 use super::keys::TierKey;
 use super::session::Session;
@@ -210,14 +210,14 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
                         running.steps().loaded(end);
                         continue;
                     };
-                    let permit = if is_limited {
+                    let permit = if is_limited && needs_permit(&inner.session) {
                         Some(inner.session.loads.begin_async().await)
                     } else {
                         None
                     };
                     let loaded = poll_fn(|cx| {
                         // What this thread does in the poll, the loader does.
-                        let loading = Loading::new(&inner.session, &name);
+                        let loading = Loading::new(&inner.session, &name, is_limited);
                         let polled = actor.enter_poll();
                         let polling = catch_unwind(AssertUnwindSafe(|| load.as_mut().poll(cx)));
                         drop((loading, polled));

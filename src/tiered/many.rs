@@ -1,6 +1,6 @@
 //! Calls with many keys: those of the same server share a packet.
 
-use super::calls::{Loaded, Loading, NoValue, Removing, Writing, is_loading, is_no_value, ttl_nanos};
+use super::calls::{Loaded, Loading, NoValue, Removing, Writing, is_loading, is_no_value, needs_permit, ttl_nanos};
 use super::clock::now;
 use super::keys::{Name, TierKey};
 use super::steps::{self, Steps};
@@ -228,11 +228,11 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
         let ends = steps::run_all(&inner.session, &mut all, |all, needing, is_limited| {
             let asked: Vec<_> = needing.iter().map(|&at| keys.keys[places[at]]).collect();
             let loaded = load.as_mut().map(|load| {
-                let _permit = is_limited.then(|| inner.session.loads.begin());
+                let _permit = (is_limited && needs_permit(&inner.session)).then(|| inner.session.loads.begin());
                 let name = |&at: &usize| &keys.names[places[at]].0;
                 let _loading: Vec<_> = needing
                     .iter()
-                    .map(|at| Loading::new(&inner.session, name(at)))
+                    .map(|at| Loading::new(&inner.session, name(at), is_limited))
                     .collect();
                 catch_unwind(AssertUnwindSafe(|| load(&asked)))
             });

@@ -75,7 +75,7 @@ use crate::flight::{ActorId, Flight, Joined, Leader, Outcome};
 use crate::loading::shared;
 use crate::stats::Stats;
 use crate::tier2::{Action, Namespace, Operation};
-use calls::{Loading, Marks, NoValue, Reading, Removing, Shared, Writing, is_no_value, nanos, ttl_nanos};
+use calls::{Loading, Marks, NoValue, Reading, Removing, Shared, Writing, is_no_value, nanos, needs_permit, ttl_nanos};
 use clock::now;
 use keys::{Names, quote_name};
 use session::{Local, Session};
@@ -518,8 +518,8 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
                 // The core has one load per operation.
                 return LoadEnd::Failed;
             };
-            let permit = is_limited.then(|| inner.session.loads.begin());
-            let loading = Loading::new(&inner.session, &name);
+            let permit = (is_limited && needs_permit(&inner.session)).then(|| inner.session.loads.begin());
+            let loading = Loading::new(&inner.session, &name, is_limited);
             let loaded = catch_unwind(AssertUnwindSafe(load));
             drop((loading, permit));
             call.loaded(loaded.map(|loaded| loaded.map_err(Arc::new)))

@@ -340,6 +340,22 @@ fn values_are_loaded_while_the_server_is_down() {
 }
 
 #[test]
+fn a_loader_loads_other_keys_while_the_server_is_down() {
+    let memory = Memory::default();
+    lock(&memory.0).down = true;
+    // The outer load has the only permit.
+    let one: Texts = Tiered::builder("shop", "prices", memory.clone(), Bytes)
+        .max_entries(100)
+        .max_loads(1)
+        .build()
+        .unwrap();
+    let menu = one.get_or_load("menu", || Ok::<_, ()>(load(&one, "tea", "3") + "!"));
+    assert_eq!(menu.unwrap(), "3!");
+    let menus = one.get_or_load_many(&["lunch"], |_| Ok::<_, ()>(vec![load(&one, "coffee", "4") + "!"]));
+    assert_eq!(menus.unwrap(), ["4!"]);
+}
+
+#[test]
 fn a_removal_while_the_server_is_down_is_replayed() {
     let memory = Memory::default();
     let (one, other) = (cache(&memory), cache(&memory));

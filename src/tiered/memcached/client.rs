@@ -4,12 +4,9 @@ use super::Shared;
 use super::socket::Socket;
 use crate::tier2::Action;
 use crate::tier2::memcached::{Exchange, LONGEST_KEY, Operands, Outcome, Protocol, Step, expiration, reply_length};
-use crate::tiered::transport::{Answer, Command, Connection, Failure, Greeting};
-use blake2::digest::consts::U16;
-use blake2::{Blake2b, Digest};
+use crate::tiered::transport::{Answer, Command, Connection, Failure, Greeting, short_key};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -409,14 +406,7 @@ fn keys_of<'a>(command: &Command<'a>) -> [Option<&'a [u8]>; 2] {
 
 /// Returns the key that is sent for `key`: a hash of one that is too long.
 pub(super) fn wire_key(key: &[u8]) -> Cow<'_, [u8]> {
-    if key.len() <= LONGEST_KEY {
-        return Cow::Borrowed(key);
-    }
-    let mut text = String::from("#");
-    for byte in Blake2b::<U16>::digest(key) {
-        write!(text, "{byte:02x}").expect("a String takes all");
-    }
-    Cow::Owned(text.into_bytes())
+    short_key(key, LONGEST_KEY)
 }
 
 /// Returns the numbers at the beginning of a version such as `1.6.18`.

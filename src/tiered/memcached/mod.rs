@@ -11,8 +11,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use super::keys::quote_name;
-use super::transport::{Bus, Connection, Failure, Greeting, Tier2, Traits};
+use super::transport::{Bus, Connection, Failure, Greeting, Tier2, Traits, generation_tag};
 use crate::tier2::memcached::{CasNumbers, node_of};
 use address::Address;
 pub use address::AddressError;
@@ -167,7 +166,7 @@ impl Tier2 for Memcached {
     }
 
     fn generation_tags(&self) -> Vec<Vec<u8>> {
-        let tag = |address: &Address| format!("{{{}}}", quote_name(&address.name())).into_bytes();
+        let tag = |address: &Address| generation_tag(&address.name());
         self.shared.addresses.iter().map(tag).collect()
     }
 

@@ -218,3 +218,19 @@ fn tasks_load_while_the_server_is_down_and_not_too_many_at_once() {
     });
     assert_eq!(most.load(Ordering::Relaxed), 3);
 }
+
+#[test]
+fn a_future_loads_other_keys_while_the_server_is_down() {
+    let memory = Memory::default();
+    lock(&memory.0).down = true;
+    let one: Texts = Tiered::builder("shop", "prices", memory.clone(), Bytes)
+        .max_entries(100)
+        .max_loads(1)
+        .build()
+        .unwrap();
+    let menu = block_on(one.get_or_load_async("menu", async {
+        let tea = load_async(&one, "tea", "3").await;
+        Ok::<_, ()>(tea + "!")
+    }));
+    assert_eq!(menu.unwrap(), "3!");
+}
