@@ -86,8 +86,8 @@ fn published_metrics_are_the_statistics() {
             pages.get_or_insert_with(1, || 2);
             assert!(pages.try_get_or_insert_with(2, || Err::<u64, _>("no")).is_err());
             pages.run_pending();
-            // The rate of the processor's counter, by which durations are converted, is refined once
-            // in a while: then the two readings differ.
+            // The rate of the processor's counter, by which durations are converted, is refined
+            // once in a while: then the two readings differ.
             let stats = loop {
                 let before = pages.stats();
                 hotset::metrics::publish("pages", &pages);

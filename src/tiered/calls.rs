@@ -40,8 +40,8 @@ pub(super) fn is_loading(session: &Session, name: &Name) -> bool {
     })
 }
 
-/// Returns whether a limited load needs a permit: inside another limited one it does not, since that
-/// waits for it. Otherwise loads that nest could hold all permits and wait for more.
+/// Returns whether a limited load needs a permit: inside another limited one it does not, since
+/// that waits for it. Otherwise loads that nest could hold all permits and wait for more.
 pub(super) fn needs_permit(session: &Session) -> bool {
     let this = std::ptr::from_ref(session) as usize;
     LOADING.with_borrow(|all| !all.iter().any(|(session, _, limited)| *session == this && *limited))
