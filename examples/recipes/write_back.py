@@ -41,8 +41,8 @@ class PageViews:
     def _try_flush(self) -> None:
         try:
             self.flush()
-        except sqlite3.Error:
-            # (All of it is still pending.)
+        except Exception:
+            # Whatever it is, the thread has to live on. (All of it is still pending.)
             logging.getLogger("page views").exception("not flushed; the next interval tries again")
 
     def add(self, page: str) -> None:
