@@ -158,8 +158,8 @@ def test_full_page_any_tag_is_a_match(recipe):
 
 def test_write_back_outlives_a_source_that_fails(recipe, caplog, tmp_path):
     """A failed flush is logged, and repeated at the next interval; no call of a user raises."""
-    # The table is made by another connection: one that two threads use at once may answer to either
-    # what became of the other's statement.
+    # The table is made by another connection: of one that two threads use concurrently, either may
+    # get the error of the other's statement.
     path = tmp_path / "pages"
     database = sqlite3.connect(path, check_same_thread=False)
     with recipe("write_back").PageViews(database, interval=0.001, limit=2) as views:
