@@ -1,6 +1,6 @@
 //! The wakers of the tasks that wait for a flight.
 
-use crate::prim::panics::Panics;
+use crate::prim::panics::wake_all;
 use std::collections::BTreeMap;
 use std::task::Waker;
 
@@ -27,10 +27,6 @@ impl Wakers {
 
     /// Wakes all tasks, even if some of the wakers panic. The first panic is resumed at the end.
     pub(super) fn wake(self) {
-        let mut panics = Panics::default();
-        for waker in self.tasks.into_values() {
-            panics.catch(|| waker.wake());
-        }
-        panics.resume();
+        wake_all(self.tasks.into_values());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+#[cfg(feature = "async")]
+use std::task::Waker;
 
 /// The first panic of user code that ran while work remained. [`resume`](Self::resume) raises it
 /// once that work is done.
@@ -31,4 +33,14 @@ impl Panics {
             resume_unwind(panic);
         }
     }
+}
+
+/// Wakes all tasks, even if some of the wakers panic. The first panic is resumed at the end.
+#[cfg(feature = "async")]
+pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    let mut panics = Panics::default();
+    for waker in wakers {
+        panics.catch(|| waker.wake());
+    }
+    panics.resume();
 }

@@ -39,16 +39,18 @@ pub(super) fn run(session: Arc<Session>, server: u32) {
                 this.session.transport.refresh(deadline);
                 this.session.follow();
             }));
+            #[cfg(feature = "async")]
+            this.session.pool.stand_in();
         }
         let task = this.session.tier.background(server, now());
         // A removal may call the program's listener, which may panic. The task may be half done
         // then: disconnecting ends all trust in the first tier until the bus is set up again.
         if catch_unwind(AssertUnwindSafe(|| this.perform(task))).is_err() {
-            this.disconnect();
+            _ = catch_unwind(AssertUnwindSafe(|| this.disconnect()));
             std::thread::sleep(LONGEST_WAIT);
         }
     }
-    this.bus = None;
+    _ = catch_unwind(AssertUnwindSafe(|| this.bus = None));
     _ = catch_unwind(AssertUnwindSafe(|| this.flush()));
     this.session.close_idle(server);
 }

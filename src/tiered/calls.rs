@@ -11,6 +11,8 @@ use crate::flight::{ActorId, Joined, Leader, Outcome};
 use crate::tier2::{Action, Kind, Operation};
 use std::any::Any;
 use std::cell::RefCell;
+use std::mem::{self, ManuallyDrop};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +29,10 @@ pub(super) struct NoValue;
 
 thread_local! {
     /// The names that this thread loads, with the address of their session, and whether the number
-    /// of such loads is limited.
-    static LOADING: RefCell<Vec<(usize, Name, bool)>> = const { RefCell::new(Vec::new()) };
+    /// of such loads is limited. Never dropped, so that destructors of other thread-locals may
+    /// load; without a load it has no memory.
+    static LOADING: RefCell<ManuallyDrop<Vec<(usize, Name, bool)>>> =
+        const { RefCell::new(ManuallyDrop::new(Vec::new())) };
 }
 
 /// Returns whether this thread is inside a loader of the key.
@@ -60,7 +64,12 @@ impl Loading {
 
 impl Drop for Loading {
     fn drop(&mut self) {
-        LOADING.with_borrow_mut(|all| _ = all.pop());
+        LOADING.with_borrow_mut(|all| {
+            all.pop();
+            if all.is_empty() {
+                drop(mem::take(&mut **all));
+            }
+        });
     }
 }
 
@@ -231,16 +240,21 @@ impl<'a, V: Clone + 'static, E> Reading<'a, V, E> {
         }
     }
 
-    /// Takes what the loader returned. A panic ends the lease as an error does, before it
-    /// continues.
+    /// Takes what the loader returned. A panic, also one of the codec, ends the lease as an error
+    /// does, before it continues.
     pub(super) fn loaded(&mut self, loaded: Loaded<V, E>) -> LoadEnd {
         self.can_load = false;
         match loaded {
-            Ok(Ok((value, ttl))) => {
-                let (payload, whole) = self.shared.encode(&value);
-                (self.value, self.payload, self.loaded) = (Some(value), Some(payload), true);
-                LoadEnd::Loaded(ttl_nanos(ttl), if whole { Kind::Value } else { Kind::Local })
-            }
+            Ok(Ok((value, ttl))) => match catch_unwind(AssertUnwindSafe(|| self.shared.encode(&value))) {
+                Ok((payload, whole)) => {
+                    (self.value, self.payload, self.loaded) = (Some(value), Some(payload), true);
+                    LoadEnd::Loaded(ttl_nanos(ttl), if whole { Kind::Value } else { Kind::Local })
+                }
+                Err(panic) => {
+                    self.panic = Some(panic);
+                    LoadEnd::Failed
+                }
+            },
             Ok(Err(error)) => {
                 self.error = Some(error);
                 LoadEnd::Failed

@@ -54,7 +54,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
     /// As [`get_or_load`](Self::get_or_load).
     ///
     /// # Panics
-    /// If `load` panics. Other callers load by themselves then.
+    /// If `load` or the codec panics. Other callers load by themselves then.
     pub async fn get_or_load_async<E: Send + Sync + 'static>(
         &self,
         key: &K,

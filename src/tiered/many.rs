@@ -61,7 +61,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
     /// another number of values; [`LoadError::Reentrant`] if a key is requested inside its loader.
     ///
     /// # Panics
-    /// If `load` panics.
+    /// If `load` or the codec panics.
     pub fn get_or_load_many<'k, E: Send + Sync + 'static>(
         &self,
         keys: &[&'k K],

@@ -35,6 +35,8 @@ mod codec;
 #[cfg(feature = "async")]
 mod futures;
 mod keys;
+#[cfg(all(test, loom, feature = "async"))]
+mod loom_tests;
 mod many;
 #[cfg(feature = "memcached")]
 mod memcached;
@@ -44,7 +46,7 @@ mod pool;
 mod redis;
 mod session;
 mod steps;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod transport;
 mod values;
@@ -240,7 +242,7 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
     /// this call waited for; [`LoadError::Reentrant`] if the key is requested inside its loader.
     ///
     /// # Panics
-    /// If `load` panics. Other callers load by themselves then.
+    /// If `load` or the codec panics. Other callers load by themselves then.
     pub fn get_or_load<E: Send + Sync + 'static>(
         &self,
         key: &K,
@@ -257,8 +259,8 @@ impl<K: TierKey + ?Sized, V: Clone + Send + Sync + 'static> Tiered<K, V> {
     /// As [`get_or_load`](Self::get_or_load).
     ///
     /// # Panics
-    /// If `load` panics; if there are more than 16 tags, or one is longer than 255 bytes on the
-    /// server.
+    /// If `load` or the codec panics; if there are more than 16 tags, or one is longer than 255
+    /// bytes on the server.
     pub fn get_or_load_tagged<E: Send + Sync + 'static>(
         &self,
         key: &K,

@@ -2,12 +2,15 @@
 
 use super::clock::now;
 use super::session::{Request, Session, lock};
+use crate::prim::panics::wake_all;
+use crate::prim::sync::{Condvar, Mutex};
 use crate::tier2::{Action, Operation};
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -20,15 +23,13 @@ type Job = Box<dyn FnOnce(&Session) + Send>;
 pub(super) type TimerId = (u64, u64);
 
 /// What the threads have to do.
-#[derive(Default)]
-pub(super) struct Pool {
-    state: Mutex<PoolState>,
+pub(super) struct Pool<J = Job> {
+    state: Mutex<PoolState<J>>,
     added: Condvar,
 }
 
-#[derive(Default)]
-struct PoolState {
-    jobs: VecDeque<Job>,
+struct PoolState<J> {
+    jobs: VecDeque<J>,
     timers: BTreeMap<TimerId, Waker>,
     last_timer: u64,
     /// The number of threads that wait for a job.
@@ -37,17 +38,38 @@ struct PoolState {
     stopped: bool,
 }
 
-impl PoolState {
-    /// Takes the wakers of the timers whose time has come.
-    fn due(&mut self) -> BTreeMap<TimerId, Waker> {
-        let later = self.timers.split_off(&(now() + 1, 0));
-        std::mem::replace(&mut self.timers, later)
+impl<J> Default for Pool<J> {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(PoolState {
+                jobs: VecDeque::new(),
+                timers: BTreeMap::new(),
+                last_timer: 0,
+                idle: 0,
+                threads: 0,
+                stopped: false,
+            }),
+            added: Condvar::new(),
+        }
     }
 }
 
-impl Pool {
-    /// Runs jobs until the pool is stopped and there are none.
-    fn work(&self, session: &Session) {
+impl<J> PoolState<J> {
+    /// Takes the wakers of the timers whose time has come.
+    fn due(&mut self) -> BTreeMap<TimerId, Waker> {
+        let later = self.timers.split_off(&(now() + 1, 0));
+        mem::replace(&mut self.timers, later)
+    }
+}
+
+/// Wakes the tasks whose time has come. Their panics have no caller to continue in.
+fn wake_due(due: BTreeMap<TimerId, Waker>) {
+    _ = catch_unwind(AssertUnwindSafe(|| wake_all(due.into_values())));
+}
+
+impl<J> Pool<J> {
+    /// Runs jobs, by `run`, until the pool is stopped and there are none.
+    pub(super) fn work(&self, run: impl Fn(J)) {
         let mut state = lock(&self.state);
         loop {
             let due = state.due();
@@ -69,15 +91,22 @@ impl Pool {
                 continue;
             }
             drop(state);
-            // Wakers are code of the caller's, and so may the transport be. A job reports its panic
-            // by itself.
-            _ = catch_unwind(AssertUnwindSafe(|| {
-                due.into_values().for_each(Waker::wake);
-                if let Some(job) = job {
-                    job(session);
-                }
-            }));
+            // Wakers are code of the caller's, and so may the transport be.
+            wake_due(due);
+            if let Some(job) = job {
+                run(job);
+            }
             state = lock(&self.state);
+        }
+    }
+
+    /// Wakes the tasks whose time has come, in a thread that is not the pool's, if that has none.
+    pub(super) fn stand_in(&self) {
+        let mut state = lock(&self.state);
+        if state.threads == 0 && !state.timers.is_empty() {
+            let due = state.due();
+            drop(state);
+            wake_due(due);
         }
     }
 
@@ -85,6 +114,28 @@ impl Pool {
     pub(super) fn stop(&self) {
         lock(&self.state).stopped = true;
         self.added.notify_all();
+    }
+
+    /// Adds a job. Returns whether the caller has to start a thread for it, since all are busy.
+    pub(super) fn add(&self, job: J) -> bool {
+        let mut state = lock(&self.state);
+        state.jobs.push_back(job);
+        let grows = state.idle < state.jobs.len() && state.threads < THREADS;
+        state.threads += usize::from(grows);
+        drop(state);
+        self.added.notify_one();
+        grows
+    }
+
+    /// Learns that the thread could not be started. Returns the jobs if there is none at all.
+    fn not_started(&self) -> VecDeque<J> {
+        let mut state = lock(&self.state);
+        state.threads -= 1;
+        if state.threads == 0 {
+            mem::take(&mut state.jobs)
+        } else {
+            VecDeque::new()
+        }
     }
 
     /// Wakes a task then: replaces the timer that it may have.
@@ -112,23 +163,20 @@ impl Pool {
 impl Session {
     /// Has a thread of the pool run this: another one where all are busy.
     fn spawn(self: &Arc<Self>, job: Job) {
-        let mut state = lock(&self.pool.state);
-        state.jobs.push_back(job);
-        let grows = state.idle < state.jobs.len() && state.threads < THREADS;
-        state.threads += usize::from(grows);
-        drop(state);
-        self.pool.added.notify_one();
-        if !grows || self.start_thread(|session| session.pool.work(&session)).is_ok() {
+        if !self.pool.add(job) || self.start_thread(|session| session.work()).is_ok() {
             return;
         }
-        let mut state = lock(&self.pool.state);
-        state.threads -= 1;
-        if state.threads == 0 {
-            // The system starts no thread at all: the caller's own does it.
-            let jobs = std::mem::take(&mut state.jobs);
-            drop(state);
-            jobs.into_iter().for_each(|job| job(self));
-        }
+        // The system starts no thread at all: the caller's own does it.
+        self.pool.not_started().into_iter().for_each(|job| self.run(job));
+    }
+
+    fn work(&self) {
+        self.pool.work(|job| self.run(job));
+    }
+
+    /// Runs a job, which reports its panic by itself.
+    fn run(&self, job: Job) {
+        _ = catch_unwind(AssertUnwindSafe(|| job(self)));
     }
 
     /// Performs a request's command on a thread of the pool, and returns the request. If the future
@@ -167,6 +215,11 @@ impl Session {
 
     /// Gives up an operation whose caller is gone: ends its lease, so that other callers load.
     pub(super) fn abandon(self: &Arc<Self>, mut operation: Operation) {
+        if !self.is_own() {
+            // In the child of a fork, a thread of the parent may hold the lock of the tier.
+            mem::forget(operation);
+            return;
+        }
         if operation.give_up(now()) != Action::Release {
             // Dropped, a write counts as not confirmed.
             return;
@@ -196,7 +249,7 @@ impl Drop for Owned {
 }
 
 /// What a thread hands to a task.
-struct Handover<T>(Arc<Mutex<Handed<T>>>);
+pub(super) struct Handover<T>(Arc<Mutex<Handed<T>>>);
 
 enum Handed<T> {
     Nothing(Option<Waker>),
@@ -219,7 +272,7 @@ impl<T> Default for Handover<T> {
 
 impl<T> Handover<T> {
     /// Hands the value over; drops it if the task is gone.
-    fn send(&self, value: T) {
+    pub(super) fn send(&self, value: T) {
         let mut state = lock(&self.0);
         if let Handed::Nothing(waker) = &mut *state {
             let waker = waker.take();
@@ -235,7 +288,7 @@ impl<T> Handover<T> {
         }
     }
 
-    async fn receive(self) -> T {
+    pub(super) async fn receive(self) -> T {
         // Dropped with the future.
         let receiver = Receiver(self);
         poll_fn(|cx| {
@@ -248,7 +301,7 @@ impl<T> Handover<T> {
                     drop(old);
                     Poll::Pending
                 }
-                _ => match std::mem::replace(&mut *state, Handed::Over) {
+                _ => match mem::replace(&mut *state, Handed::Over) {
                     Handed::Value(value) => Poll::Ready(value),
                     _ => unreachable!("polled after its end"),
                 },
@@ -262,7 +315,7 @@ struct Receiver<T>(Handover<T>);
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        let old = std::mem::replace(&mut *lock(&self.0.0), Handed::Over);
+        let old = mem::replace(&mut *lock(&self.0.0), Handed::Over);
         // Outside the lock.
         drop(old);
     }

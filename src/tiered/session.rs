@@ -4,10 +4,11 @@ use super::background;
 use super::clock::now;
 use super::transport::{Answer, Command, Connection, Failure, Greeting, Tier2};
 use super::waiters::{LoadLimit, Waiters};
+use crate::prim::sync::{Mutex, MutexGuard};
 use crate::tier2::{Action, Operation, Probe, Reply, Tier};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,8 @@ pub(super) struct Session {
     pub(super) loads: LoadLimit,
     pub(super) settings: SessionSettings,
     pub(super) stopped: AtomicBool,
-    pid: u32,
+    /// The process that built the cache. Changed by a test only.
+    pub(super) pid: AtomicU32,
     /// Idle connections, by server.
     idle: Mutex<Vec<Vec<Pooled>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -84,7 +86,7 @@ impl Session {
             loads: LoadLimit::new(settings.max_loads),
             settings,
             stopped: AtomicBool::new(false),
-            pid: std::process::id(),
+            pid: AtomicU32::new(std::process::id()),
             idle: Mutex::new(Vec::new()),
             threads: Mutex::new(Vec::new()),
             listened: Mutex::new(0),
@@ -97,7 +99,8 @@ impl Session {
     /// Returns whether this is the process that built the cache. Locks and connections of a parent
     /// are of no use in its child.
     pub(super) fn is_own(&self) -> bool {
-        self.pid == std::process::id()
+        // Relaxed: nothing is published with it.
+        self.pid.load(Ordering::Relaxed) == std::process::id()
     }
 
     // --- Threads.
@@ -262,6 +265,10 @@ impl Session {
 
     /// Takes a connection of the current epoch.
     fn connection(&self, server: u32) -> Result<Pooled, Failure> {
+        if !self.is_own() {
+            // A loader that forks may return in the child: the parent reads from the connections.
+            return Err(Failure::Refused);
+        }
         self.take(server).map_err(|failure| match failure {
             // Nothing was sent that counts, whatever the greeting's outcome was.
             Failure::Timeout => Failure::Refused,

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "async")]
 mod futures;
+mod hostile;
 mod many;
 mod race;
 

@@ -2,14 +2,17 @@
 
 use super::clock::now;
 use super::session::lock;
-use std::sync::{Condvar, Mutex, PoisonError};
+#[cfg(feature = "async")]
+use crate::prim::panics::wake_all;
+use crate::prim::sync::{Condvar, Mutex};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 #[cfg(feature = "async")]
 pub(super) mod tasks;
 
 /// The number of groups, by key, of callers that wait for other processes' loads.
-const SHARDS: usize = 16;
+const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
 
 /// The callers of a group.
 #[derive(Default)]
@@ -45,11 +48,16 @@ impl Waiters {
     /// call, the caller reads again at that time.)
     pub(super) fn wait(&self, key: &[u8], until: u64) {
         let shard = self.shard(key);
-        let state = lock(&shard.state);
+        let mut state = lock(&shard.state);
         let before = state.changes;
-        let left = Duration::from_nanos(until.saturating_sub(now()));
-        let unchanged = |state: &mut ShardState| state.changes == before;
-        drop(shard.changed.wait_timeout_while(state, left, unchanged));
+        while state.changes == before {
+            let left = until.saturating_sub(now());
+            if left == 0 {
+                return;
+            }
+            let waited = shard.changed.wait_timeout(state, Duration::from_nanos(left));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Wakes the callers that wait for another's load of the key.
@@ -73,7 +81,7 @@ impl Shard {
         self.changed.notify_all();
         // Wakers are code of the caller's: outside the lock.
         #[cfg(feature = "async")]
-        tasks::wake(tasks);
+        wake_all(tasks.into_values());
     }
 }
 
@@ -125,6 +133,6 @@ impl Drop for LoadPermit<'_> {
         drop(state);
         self.0.ended.notify_one();
         #[cfg(feature = "async")]
-        tasks::wake(tasks);
+        wake_all(tasks.into_values());
     }
 }

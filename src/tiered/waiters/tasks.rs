@@ -32,13 +32,9 @@ impl Wakers {
     }
 }
 
-pub(super) fn wake(tasks: BTreeMap<u64, Waker>) {
-    tasks.into_values().for_each(Waker::wake);
-}
-
 impl Waiters {
     /// [`wait`](Self::wait) for a task.
-    pub(in crate::tiered) fn wait_async<'w>(&'w self, pool: &'w Pool, key: &'w [u8], until: u64) -> Wait<'w> {
+    pub(in crate::tiered) fn wait_async<'w, J>(&'w self, pool: &'w Pool<J>, key: &'w [u8], until: u64) -> Wait<'w, J> {
         Wait {
             waiters: self,
             pool,
@@ -52,9 +48,9 @@ impl Waiters {
 }
 
 /// A task that waits for a change of a key.
-pub(in crate::tiered) struct Wait<'w> {
+pub(in crate::tiered) struct Wait<'w, J> {
     waiters: &'w Waiters,
-    pool: &'w Pool,
+    pool: &'w Pool<J>,
     key: &'w [u8],
     until: u64,
     /// How many changes there had been.
@@ -63,7 +59,7 @@ pub(in crate::tiered) struct Wait<'w> {
     timer: Option<TimerId>,
 }
 
-impl Future for Wait<'_> {
+impl<J> Future for Wait<'_, J> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -86,7 +82,7 @@ impl Future for Wait<'_> {
     }
 }
 
-impl Drop for Wait<'_> {
+impl<J> Drop for Wait<'_, J> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             let waker = lock(&self.waiters.shard(self.key).state).tasks.all.remove(&number);
