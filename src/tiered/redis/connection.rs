@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::plan::{Plan, Reading};
-use super::reply::{bytes_of, failure_of, fields, flag_of, number};
+use super::reply::{bytes_of, failure_of, fields, flag_of, millis, number};
 use super::wire::{Wire, command, exchange};
 use crate::tiered::transport::{Answer, Command, Connection, Failure, Greeting};
 use redis::{Cmd, Value};
@@ -68,19 +68,12 @@ impl RedisConnection {
         if major.is_some_and(|major| major < 7) {
             self.abilities.acquires_in_one.store(false, Ordering::Relaxed);
         }
-        let server_ms = match time {
-            Value::Array(parts) => match &**parts {
-                [seconds, micros] => number(seconds).unwrap_or(0) * 1_000 + number(micros).unwrap_or(0) / 1_000,
-                _ => 0,
-            },
-            _ => 0,
-        };
         let part = |all: &HashMap<&str, &str>, name| all.get(name).copied().unwrap_or_default().to_owned();
         let identity = part(&server, "run_id") + ":" + &part(&replication, "master_replid");
         let connection = number(id);
         Ok(Greeting {
             identity: identity.into_bytes(),
-            server_ms,
+            server_ms: millis(time),
             connection: connection.unwrap_or(0),
             can_fence: connection.is_some() && matches!(killed, Value::Int(_)),
         })

@@ -64,10 +64,39 @@ pub(super) fn fields(reply: &Value) -> HashMap<&str, &str> {
     text.split("\r\n").filter_map(|line| line.split_once(':')).collect()
 }
 
+/// Returns the milliseconds since 1970 of a reply to TIME; 0 if it is none.
+pub(super) fn millis(reply: &Value) -> u64 {
+    let Value::Array(parts) = reply else {
+        return 0;
+    };
+    let [seconds, micros] = &**parts else {
+        return 0;
+    };
+    let millis = number(seconds).unwrap_or(0).saturating_mul(1_000);
+    millis.saturating_add(number(micros).unwrap_or(0) / 1_000)
+}
+
 pub(super) fn number(reply: &Value) -> Option<u64> {
     match reply {
         Value::BulkString(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
         Value::Int(number) => (*number).try_into().ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_of_any_digits_is_a_number() {
+        let time = |seconds: &str| {
+            let parts = [seconds, "2500"].map(|digits| Value::BulkString(digits.into()));
+            millis(&Value::Array(parts.into()))
+        };
+        assert_eq!(time("7"), 7_002);
+        assert_eq!(time("x"), 2);
+        assert_eq!(time("18446744073709551615"), u64::MAX);
+        assert_eq!(millis(&Value::Nil), 0);
     }
 }
