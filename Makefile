@@ -24,7 +24,7 @@ need_service = PATH="$$PATH:/usr/sbin"; command -v $(1) >/dev/null || { sudo=; [
 	$$sudo apt-get update -qq; $$sudo apt-get install -y -qq $(3) $(2); \
 	! command -v systemctl >/dev/null || $$sudo systemctl disable --quiet $(2) 2>/dev/null || true; }
 VALGRIND = $(call need,valgrind,valgrind)
-LOOM_TEST := $(CARGO) test --release --features async --lib loom_ --
+LOOM_TEST := $(CARGO) test --release --features async,tiered --lib loom_ --
 STRESS_TEST := $(CARGO) test --release --features async --test stress --
 STRESS_CROSSBEAM := $(CARGO) test --release --features async,crossbeam --test stress --
 # What `sanitize` runs: all that has threads, hostile callbacks or corrupt files.

@@ -308,6 +308,7 @@ fn names_in_pages_exist() {
                         "lock_",
                         "flight_",
                         "handover_",
+                        "tiered_",
                     ];
                     let model = text.contains("## Models") && models.iter().any(|model| name.starts_with(model));
                     !model || !is_name(name) || name.ends_with(".py") || known(&format!("loom_{name}")) || known(name)

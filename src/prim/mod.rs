@@ -7,6 +7,8 @@
 //! - `pulse`: work of the process once in an interval.
 //! - [`panics`] keeps panics of user code until work is done.
 
+#[cfg(all(test, loom, feature = "async"))]
+pub(crate) mod block_on;
 pub(crate) mod clock;
 pub(crate) mod ghost;
 pub(crate) mod list;

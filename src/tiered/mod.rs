@@ -75,6 +75,7 @@ use crate::cache::Cache;
 use crate::error::LoadError;
 use crate::flight::{ActorId, Flight, Joined, Leader, Outcome};
 use crate::loading::shared;
+use crate::prim::sync;
 use crate::stats::Stats;
 use crate::tier2::{Action, Namespace, Operation};
 use calls::{Loading, Marks, NoValue, Reading, Removing, Shared, Writing, is_no_value, nanos, needs_permit, ttl_nanos};
@@ -155,7 +156,7 @@ enum Start<'a, V> {
     /// This caller reads.
     Lead(Leader<'a, Name, V>),
     /// Another caller reads.
-    Wait(Arc<Flight<Name, V>>),
+    Wait(sync::Arc<Flight<Name, V>>),
 }
 
 /// Tier 1, as announcements change it.

@@ -1,11 +1,12 @@
 //! Tasks that wait for flights, under loom. A lost wake-up shows as a deadlock. See
 //! `flight::loom_tests` for what stays std's.
 
-use crate::flight::{ActorId, Flight, Flights, Joined, Outcome, lock};
-use crate::prim::sync::{Arc, Condvar, Mutex};
+use crate::flight::{ActorId, Flight, Flights, Joined, Outcome};
+use crate::prim::block_on::{ThreadWaker, block_on};
+use crate::prim::sync::Arc;
 use loom::thread;
 use std::pin::pin;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 const KEY: u32 = 7;
 
@@ -19,48 +20,6 @@ fn flights() -> Shared {
 
 fn join(flights: &Flights<u32, usize>, actor: ActorId) -> Joined<'_, u32, usize> {
     flights.join(1, |key| *key == KEY, KEY, actor)
-}
-
-/// Wakes a thread of the model.
-struct ThreadWaker {
-    wakes: Mutex<usize>,
-    woken: Condvar,
-}
-
-impl ThreadWaker {
-    fn new() -> std::sync::Arc<Self> {
-        std::sync::Arc::new(Self {
-            wakes: Mutex::new(0),
-            woken: Condvar::new(),
-        })
-    }
-
-    fn wait(&self) {
-        let mut wakes = lock(&self.wakes);
-        while *wakes == 0 {
-            wakes = self.woken.wait(wakes).unwrap();
-        }
-        *wakes = 0;
-    }
-}
-
-impl Wake for ThreadWaker {
-    fn wake(self: std::sync::Arc<Self>) {
-        *lock(&self.wakes) += 1;
-        self.woken.notify_one();
-    }
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let thread_waker = ThreadWaker::new();
-    let waker = Waker::from(thread_waker.clone());
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread_waker.wait(),
-        }
-    }
 }
 
 fn awaited(flight: &Flight<u32, usize>) -> Option<usize> {
@@ -147,10 +106,7 @@ fn loom_flight_dropped_task_leaves_no_waker() {
         });
         leader.complete(|| Outcome::Loaded(1));
         let pending = task.join().unwrap();
-        assert!(
-            *lock(&thread_waker.wakes) <= usize::from(pending),
-            "woken once, if it waited"
-        );
+        assert!(thread_waker.wakes() <= usize::from(pending), "woken once, if it waited");
         assert_eq!(std::sync::Arc::strong_count(&thread_waker), 1, "no waker is left");
     });
 }
