@@ -400,19 +400,42 @@ fn matches(pattern: &str, word: &str) -> bool {
     })
 }
 
+/// Returns where words match `pattern`, in order. `places` has the positions of each word.
+fn matching(places: &BTreeMap<&str, Vec<usize>>, pattern: &str) -> Vec<usize> {
+    let mut found: Vec<usize> = Vec::new();
+    for pattern in pattern.split('|') {
+        // What matches begins with it, and sorts right after it.
+        let begin = pattern.trim_end_matches('*');
+        let range = places.range(begin..).take_while(|(word, _)| word.starts_with(begin));
+        for (_, at) in range.filter(|(word, _)| matches(pattern, word)) {
+            found.extend(at);
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 /// What is wrong with a file: line numbers (from 1), and what to do.
 fn faults(name: &str, text: &str) -> Vec<(usize, String)> {
     let prose = prose(name, text);
     let words = words(&prose);
+    let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, (_, word)) in words.iter().enumerate() {
+        places.entry(word).or_default().push(at);
+    }
     let mut faults: Vec<(usize, String)> = Vec::new();
     let local = LOCAL_PHRASES.iter().filter(|(path, ..)| name.starts_with(path));
     let phrases = (PHRASES.iter().copied()).chain(local.map(|&(_, phrase, instead)| (phrase, instead)));
     for (phrase, instead) in phrases {
         let patterns: Vec<&str> = phrase.split(' ').collect();
-        for (at, found) in words.windows(patterns.len()).enumerate() {
-            if !patterns
+        for at in matching(&places, patterns[0]) {
+            let Some(found) = words.get(at..at + patterns.len()) else {
+                continue;
+            };
+            if !patterns[1..]
                 .iter()
-                .zip(found)
+                .zip(&found[1..])
                 .all(|(pattern, (_, word))| matches(pattern, word))
             {
                 continue;
