@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests of the Python wheel in each environment that build.sh made (in ENVIRONMENTS, if it
-# is set): concurrently, since most of them use one processor and wait often; the output of each is
-# printed when it has ended. The tests of the second tier that have one steady server run
-# afterwards, on the newest interpreter; `make test-tier2` runs all of them.
+# is set), and those that do not depend on the interpreter on the newest: concurrently, since most
+# of them use one processor and wait often; the output of each is printed when it has ended. The
+# tests of the second tier that have one steady server run afterwards, on the newest interpreter;
+# `make test-tier2` runs all of them.
 set -euo pipefail
 cd "$(dirname "$0")"
 shopt -s nullglob
@@ -17,34 +18,41 @@ fi
 newest=$(printf '%s\n' "${environments[@]}" | sort -V | tail -1)
 # Type checkers, programs of the documentation, and pure Python that reads what another process
 # wrote.
-alike=(dashboard docs pytest_plugin recipes snapshot_interchange statsfile top typing)
+alike=(tests/test_{dashboard,docs,pytest_plugin,recipes,snapshot_interchange,statsfile,top,typing}.py)
+
+tests_alike() {
+    echo "== independent of the interpreter, on $("$newest" --version)"
+    "$newest" -m pytest -q -p no:cacheprovider "${alike[@]}"
+}
 
 tests() {
-    local ignored=()
-    [ "$1" = "$newest" ] || ignored=("${alike[@]/#/--ignore=tests/test_}")
-    ignored=("${ignored[@]/%/.py}")
     echo "== $("$1" --version)"
     if ! "$1" -c 'import test.test_functools' 2>/dev/null; then
         echo "skipped: this interpreter came without its test package, from which CPython's own tests are taken"
     else
         "$1" tests/cpython.py
     fi
-    "$1" -m pytest -q -p no:cacheprovider --ignore tests/tier2 "${ignored[@]}" tests
+    "$1" -m pytest -q -p no:cacheprovider --ignore tests/tier2 "${alike[@]/#/--ignore=}" tests
 }
 
-running=()
-for python in "${environments[@]}"; do
-    log=${python%/bin/python}/tests.log
+running=() logs=()
+# LOG COMMAND..
+begin() {
+    logs+=("$1")
     (
         set -e
-        tests "$python"
-    ) >"$log" 2>&1 &
+        "${@:2}"
+    ) >"$1" 2>&1 &
     running+=("$!")
+}
+begin "${newest%/bin/python}/alike.log" tests_alike
+for python in "${environments[@]}"; do
+    begin "${python%/bin/python}/tests.log" tests "$python"
 done
 failed=0
 for n in "${!running[@]}"; do
     wait "${running[n]}" || failed=1
-    cat "${environments[n]%/bin/python}/tests.log"
+    cat "${logs[n]}"
 done
 if ! command -v redis-server >/dev/null; then
     echo "there is no redis-server, which the second tier's tests need: make tools-redis" >&2
