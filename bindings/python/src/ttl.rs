@@ -4,7 +4,10 @@ use crate::objects::Ref;
 use crate::sentinels::{is_keep, is_never};
 use crate::store::options::seconds;
 use hotset::Ttl;
+use pyo3::ffi;
 use pyo3::prelude::*;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 /// Returns the time to live that `given` stands for: seconds (0 expires immediately), `KEEP`,
@@ -67,9 +70,21 @@ impl WithTtl {
     }
 }
 
+/// The type of [`WithTtl`], which lives as long as the process.
+static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
 /// Returns what was loaded and its time to live, which a [`WithTtl`] overrides.
 #[inline]
 pub(crate) fn unwrap_with_ttl(loaded: Ref, ttl: Ttl) -> PyResult<(Ref, Ttl)> {
+    // SAFETY: `loaded` holds a reference.
+    if unsafe { ffi::Py_TYPE(loaded.get()) } == TYPE.load(Ordering::Relaxed) {
+        return unwrap_own_ttl(loaded, ttl);
+    }
+    Ok((loaded, ttl))
+}
+
+#[cold]
+fn unwrap_own_ttl(loaded: Ref, ttl: Ttl) -> PyResult<(Ref, Ttl)> {
     // SAFETY: a load's result is handled by the attached thread that ran it.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: `loaded` holds a reference.
@@ -85,5 +100,9 @@ pub(crate) fn unwrap_with_ttl(loaded: Ref, ttl: Ttl) -> PyResult<(Ref, Ttl)> {
 }
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<WithTtl>()
+    module.add_class::<WithTtl>()?;
+    // The reference is kept.
+    let class = module.py().get_type::<WithTtl>().into_ptr();
+    TYPE.store(class.cast(), Ordering::Relaxed);
+    Ok(())
 }

@@ -100,6 +100,31 @@ except RuntimeError as error:
     assert "called itself" in ended.stdout, ended
 
 
+def test_greenlet_is_noticed_in_place_of_another_module():
+    """In a process of its own: there are as many modules as at the last miss."""
+    code = """
+import sys
+import greenlet, hotset
+
+@hotset.cached
+def f(x):
+    return main.switch() if x == 2 else x
+
+main = greenlet.getcurrent()
+module = sys.modules.pop("greenlet")
+f(0)
+sys.modules["another"] = sys
+f(1)
+del sys.modules["another"]
+sys.modules["greenlet"] = module
+for _ in range(2):
+    greenlet.greenlet(lambda: f(2)).switch()
+print("two greenlets load")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stdout == "two greenlets load\n", ended
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_greenlet_does_not_wait_for_another_thread(way):
     inside, go = threading.Event(), threading.Event()

@@ -33,12 +33,63 @@ struct InFlight {
     begun: u64,
 }
 
+/// The loads in flight. The first needs no hashing and no memory of its own: mostly it is the only
+/// one.
+#[derive(Default)]
+struct InFlightTable {
+    first: Option<InFlight>,
+    others: HashTable<InFlight>,
+}
+
+impl InFlightTable {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty()
+    }
+
+    /// Returns the load with this hash that `matches` accepts. Calls it for no other hash.
+    #[inline]
+    fn find(&mut self, hash: u64, mut matches: impl FnMut(&InFlight) -> bool) -> Option<&mut InFlight> {
+        let mut matches = |load: &InFlight| load.hash == hash && matches(load);
+        if self.first.as_ref().is_some_and(&mut matches) {
+            return self.first.as_mut();
+        }
+        if self.others.is_empty() {
+            return None;
+        }
+        self.others.find_mut(hash, matches)
+    }
+
+    /// Removes the load with this hash and number.
+    #[inline]
+    fn remove(&mut self, hash: u64, id: u64) -> Option<InFlight> {
+        if self.first.as_ref().is_some_and(|load| load.id == id) {
+            return self.first.take();
+        }
+        let found = self.others.find_entry(hash, |load| load.id == id);
+        found.ok().map(|found| found.remove().0)
+    }
+
+    #[inline]
+    fn insert(&mut self, load: InFlight) {
+        if self.first.is_none() {
+            self.first = Some(load);
+        } else {
+            self.others.insert_unique(load.hash, load, |load| load.hash);
+        }
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut InFlight> {
+        self.first.iter_mut().chain(self.others.iter_mut())
+    }
+}
+
 /// The next number of a load in this process.
 static NEXT: Counter = Counter::new();
 
 #[derive(Default)]
 pub(crate) struct LoadTable {
-    in_flight: GilCell<HashTable<InFlight>>,
+    in_flight: GilCell<InFlightTable>,
     /// The number of invalidations of loads.
     invalidations: Counter,
     completed: Counter,
@@ -154,11 +205,10 @@ impl LoadTable {
         let me = Actor::current(task);
         loop {
             let mut table = self.in_flight.lock();
-            let found = table.find_entry(KeyQuery::hash(search), |load| {
+            let found = table.find(KeyQuery::hash(search), |load| {
                 !load.invalidated && search.matches(load.key.get())
             });
-            if let Ok(mut found) = found {
-                let load = found.get_mut();
+            if let Some(load) = found {
                 let (leader, id) = (load.leader, load.id);
                 // While the interpreter finalizes no other thread runs, so another leader will not
                 // complete.
@@ -184,7 +234,7 @@ impl LoadTable {
                 }
                 // Its leader is in another process, or has ended. The reference to the key is
                 // dropped without the lock.
-                let (load, _) = found.remove();
+                let load = table.remove(KeyQuery::hash(search), id);
                 drop(table);
                 drop(load);
                 continue;
@@ -202,7 +252,7 @@ impl LoadTable {
                     begun: raw::ticks(),
                 };
                 let (hash, invalidations) = (load.hash, self.invalidations.get(Ordering::Relaxed));
-                table.insert_unique(hash, load, |load| load.hash);
+                table.insert(load);
                 return Ok(LoadRole::Lead(LoadToken {
                     hash,
                     id,
@@ -217,7 +267,7 @@ impl LoadTable {
     /// Invalidates a load: its result is not stored, and serves no later caller.
     fn invalidate_load(&self, hash: u64, id: u64) {
         let mut table = self.in_flight.lock();
-        if let Some(load) = table.find_mut(hash, |load| load.id == id) {
+        if let Some(load) = table.find(hash, |load| load.id == id) {
             load.invalidated = true;
             self.invalidations.increment(Ordering::Relaxed);
         }
@@ -226,7 +276,7 @@ impl LoadTable {
     /// Joins a load that is in flight; `None` if it has completed.
     fn share(&self, hash: u64, id: u64) -> Option<Arc<SharedLoad>> {
         let mut table = self.in_flight.lock();
-        let load = table.find_mut(hash, |load| load.id == id)?;
+        let load = table.find(hash, |load| load.id == id)?;
         self.waits.increment(Ordering::Relaxed);
         let leader = load.leader;
         Some(
@@ -258,7 +308,7 @@ impl LoadTable {
         // A load that is invalidated after this check is found out when it completes: then its
         // result is removed.
         self.invalidations.get(Ordering::Relaxed) == token.invalidations || {
-            let table = self.in_flight.lock();
+            let mut table = self.in_flight.lock();
             table
                 .find(token.hash, |load| load.id == token.id)
                 .is_some_and(|load| !load.invalidated)
@@ -273,10 +323,10 @@ impl LoadTable {
         // code.
         let load = {
             let mut table = self.in_flight.lock();
-            let Ok(found) = table.find_entry(token.hash, |load| load.id == token.id) else {
+            let Some(load) = table.remove(token.hash, token.id) else {
                 return false;
             };
-            found.remove().0
+            load
         };
         if let Some(shared) = &load.shared {
             Python::attach(|py| shared.complete(py, outcome));
@@ -302,7 +352,7 @@ impl LoadTable {
                 if table.is_empty() {
                     return Ok(());
                 }
-                if let Some(load) = table.find_mut(KeyQuery::hash(search), |load| {
+                if let Some(load) = table.find(KeyQuery::hash(search), |load| {
                     !load.invalidated && search.matches(load.key.get())
                 }) {
                     load.invalidated = true;

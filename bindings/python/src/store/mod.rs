@@ -367,12 +367,17 @@ impl Store {
         }
     }
 
-    /// Returns the weight of an entry by the user's weigher.
+    /// Returns the weight of an entry by the user's weigher, 1 if there is none.
+    #[inline]
     pub(crate) fn weigh(&self, args: &[Object]) -> Result<u64, Raised> {
         let weigher = self.weigher.load(Ordering::Relaxed);
         if weigher.is_null() {
             return Ok(1);
         }
+        Self::call_weigher(weigher, args)
+    }
+
+    fn call_weigher(weigher: Object, args: &[Object]) -> Result<u64, Raised> {
         // SAFETY: the weigher is held while it runs; the caller holds the arguments.
         let weight = unsafe {
             ffi::Py_INCREF(weigher);
