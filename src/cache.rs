@@ -189,7 +189,8 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         }
     }
 
-    /// Returns the deadlines of a new entry.
+    /// Returns the deadlines of a new entry, if it needs any.
+    #[inline]
     pub(crate) fn times(
         &self,
         hash: u64,
@@ -202,6 +203,9 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         K: Eq,
     {
         let time = self.engine.time();
+        if ttl == Ttl::Default && !time.is_active() {
+            return None;
+        }
         let asks = ttl == Ttl::Keep || time.expiry.is_some();
         let old = asks.then(|| self.find_alive(hash, key, now, guard)).flatten();
         let old = old.map(|old| self.engine.timing(old, guard));

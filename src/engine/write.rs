@@ -114,7 +114,7 @@ impl<K, V> Engine<K, V> {
         };
         drop(invalidated);
         match outcome {
-            Some(None) => panics.catch(|| self.record(Event::Arrived(new), guard)),
+            Some(None) => panics.catch(|| self.record_arrival(hash, new, guard)),
             Some(Some(old)) => panics.catch(|| self.replaced(new, old, guard)),
             // Another thread may have read the entry while it was LOADING, so it goes through the
             // limbo.
