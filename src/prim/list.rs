@@ -29,6 +29,19 @@ pub(crate) trait Places {
     fn place(&self, handle: Self::Handle) -> u32;
     /// Stores a number with the entry: `place <= MAX_PLACE`.
     fn set_place(&self, handle: Self::Handle, place: u32);
+    /// Whether entries store their offset in the chunk, too, so that a removal need not search it.
+    const STORES_OFFSETS: bool = false;
+    /// Returns the last offset of [`set_position`](Self::set_position), if entries store it.
+    fn offset(&self, handle: Self::Handle) -> usize {
+        let _ = handle;
+        unreachable!("not stored")
+    }
+    /// Stores a place, and an offset of less than [`ITEMS`] if entries store it.
+    #[inline]
+    fn set_position(&self, handle: Self::Handle, place: u32, offset: usize) {
+        let _ = offset;
+        self.set_place(handle, place);
+    }
     /// Prefetches the entry.
     fn prefetch(&self, handle: Self::Handle) {
         let _ = handle;
@@ -243,7 +256,7 @@ impl<H: Copy + Eq> Chunks<H> {
         chunk.items[at] = Some(handle);
         self.len += 1;
         queue.weight += weight;
-        entries.set_place(handle, queue.head);
+        entries.set_position(handle, queue.head, at);
         true
     }
 
@@ -401,6 +414,11 @@ impl<H: Copy + Eq> Chunks<H> {
     fn find<E: Places<Handle = H>>(&self, entries: &E, handle: H) -> (u32, usize) {
         let index = entries.place(handle);
         let chunk = &self.slab[index as usize];
+        if E::STORES_OFFSETS {
+            let offset = entries.offset(handle);
+            debug_assert!(chunk.items[offset] == Some(handle));
+            return (index, offset);
+        }
         // Groups of a fixed size become straight-line code. An equal handle that was popped earlier
         // can only be behind it.
         let (groups, _) = chunk.items.as_chunks::<GROUP>();
@@ -471,8 +489,16 @@ impl<H: Copy + Eq> Chunks<H> {
         // The fuller chunk stays, so that fewer places change.
         let front_stays = self.slab[front as usize].live > self.slab[rear as usize].live;
         let (stays, goes) = if front_stays { (front, rear) } else { (rear, front) };
-        for &handle in self.slab[goes as usize].used().iter().flatten() {
-            entries.set_place(handle, stays);
+        if E::STORES_OFFSETS {
+            for (offset, &handle) in items.iter().enumerate() {
+                handle
+                    .into_iter()
+                    .for_each(|handle| entries.set_position(handle, stays, offset));
+            }
+        } else {
+            for &handle in self.slab[goes as usize].used().iter().flatten() {
+                entries.set_place(handle, stays);
+            }
         }
         self.unlink(queue, goes);
         let chunk = &mut self.slab[stays as usize];
@@ -491,7 +517,7 @@ impl<H: Copy + Eq> Chunks<H> {
         let (index, offset) = self.find(entries, old.0);
         self.slab[index as usize].items[offset] = Some(new.0);
         queue.weight = queue.weight - old.1 + new.1;
-        entries.set_place(new.0, index);
+        entries.set_position(new.0, index, offset);
     }
 
     /// Iterates over the handles from head to tail.
@@ -526,6 +552,7 @@ impl<H: Copy + Eq> Chunks<H> {
                 assert_eq!(chunk.used().iter().flatten().count(), usize::from(chunk.live));
                 for &handle in chunk.used().iter().flatten() {
                     assert_eq!(entries.place(handle), index);
+                    assert!(!E::STORES_OFFSETS || chunk.items[entries.offset(handle)] == Some(handle));
                     weight += weigh(handle);
                     all += 1;
                 }

@@ -37,11 +37,18 @@ impl Places for Store {
     type Handle = Handle;
 
     fn place(&self, handle: Handle) -> u32 {
-        self.at(handle).1.get()
+        self.at(handle).1.get() & ((1 << 23) - 1)
     }
     fn set_place(&self, handle: Handle, place: u32) {
+        self.set_position(handle, place, 0);
+    }
+    const STORES_OFFSETS: bool = true;
+    fn offset(&self, handle: Handle) -> usize {
+        (self.at(handle).1.get() >> 23) as usize
+    }
+    fn set_position(&self, handle: Handle, place: u32, offset: usize) {
         assert!(place <= MAX_PLACE || place == IDLE);
-        self.at(handle).1.set(place);
+        self.at(handle).1.set((offset as u32) << 23 | place);
     }
 }
 
