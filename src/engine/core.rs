@@ -18,6 +18,7 @@ use crate::map::{LINKED, Map, OwnedTable};
 use crate::policy::Rank;
 use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Verdict};
 use crate::prim::memory::boxed;
+use crate::prim::ring::Batch;
 use crate::prim::wheel::Wheel;
 use crate::reclaim::{Domain, Guard, Seal};
 use crate::stats::Cause;
@@ -144,7 +145,11 @@ impl Core {
         DeferredWork {
             free,
             nonstandard,
-            evicted: std::mem::take(&mut self.evicted),
+            // An empty list stays, since its memory is reused.
+            evicted: match self.evicted.is_empty() {
+                true => Vec::new(),
+                false => std::mem::take(&mut self.evicted),
+            },
             wanted: self.sizing.take_request(),
             bulk: match &self.bulk {
                 None => Vec::new(),
@@ -212,11 +217,31 @@ impl Core {
         all.map(|(_, bulk)| bulk)
     }
 
-    /// Prefetches the memory that applying `event` needs.
-    #[inline(always)]
-    pub(super) fn prefetch_event(&self, event: Event) {
-        if let Event::Arrived(new) = event {
-            self.policy.prefetch(self.policy_view.hash(new));
+    /// Applies the events of a ring. Arrivals, which nearly all events of a full cache are, are
+    /// passed to the policy in one call.
+    #[inline]
+    pub(super) fn apply_all(&mut self, mut events: Batch<'_>) {
+        let arrived = events.filter_map(Event::arrival);
+        self.policy.prefetch(arrived.map(|new| self.policy_view.hash(new)));
+        loop {
+            let (view, before, mut timed) = (&self.policy_view, events, false);
+            let plain = std::iter::from_fn(|| {
+                let new = Event::arrival(events.peek()?).filter(|new| view.place(*new) == NEW)?;
+                events.next();
+                timed |= view.is_timed(new);
+                Some(new)
+            });
+            self.policy.insert_all(view, plain, &mut self.evictions);
+            let inserted = before.len() - events.len();
+            self.counts.insertions += inserted as u64;
+            self.arrived += inserted as u32; // at most a ring
+            self.detach_evicted();
+            if timed {
+                let arrivals = before.take(inserted).filter_map(Event::arrival);
+                arrivals.for_each(|new| self.schedule_timer(new));
+            }
+            let Some(other) = events.next() else { return };
+            self.apply(Event::unpack(other));
         }
     }
 

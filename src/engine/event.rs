@@ -50,6 +50,13 @@ impl Event {
         }
     }
 
+    /// Returns the entry of a packed event that is an arrival, and no replacement.
+    #[inline(always)]
+    pub(super) fn arrival([new, old]: [u64; 2]) -> Option<Handle> {
+        let pointer = std::ptr::with_exposed_provenance_mut::<Header>(new as usize);
+        std::ptr::NonNull::new(pointer).filter(|_| old == 0).map(Handle)
+    }
+
     /// Returns whether the event retires or frees an entry.
     #[inline]
     pub(super) fn removes_entry(self) -> bool {

@@ -51,12 +51,13 @@ impl Sum {
 
     fn maintain(&self, _: &Held<'_>) {
         for ring in &self.rings {
-            let take = |this: &mut &Self, [first, second]: [u64; 2]| {
-                assert_eq!(first, second, "a pair stays together");
-                // SAFETY: the lock is held; checked by loom.
-                this.sum.with_mut(|at| unsafe { *at += first });
-            };
-            ring.drain(&mut { self }, |_, _| (), take);
+            ring.drain(|batch| {
+                for [first, second] in batch {
+                    assert_eq!(first, second, "a pair stays together");
+                    // SAFETY: the lock is held; checked by loom.
+                    self.sum.with_mut(|at| unsafe { *at += first });
+                }
+            });
         }
     }
 

@@ -113,10 +113,7 @@ impl<K, V> Engine<K, V> {
 
     #[inline(always)]
     fn drain(core: &mut Core, writer: &Writer) {
-        let prefetch = |core: &Core, pair| core.prefetch_event(Event::unpack(pair));
-        writer
-            .ring
-            .drain(core, prefetch, |core, pair| core.apply(Event::unpack(pair)));
+        writer.ring.drain(|batch| core.apply_all(batch));
     }
 
     /// Takes the writer of another thread, if that thread has ended. The lock is held.

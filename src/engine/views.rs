@@ -15,6 +15,15 @@ use crate::prim::wheel::{IDLE, Timers};
 /// frees an entry, it removes it from the policy or finds it among the evictions.
 pub(super) struct PolicyView(pub(super) Shape);
 
+impl PolicyView {
+    /// Returns whether an entry has a deadline, or may get one.
+    #[inline(always)]
+    pub(super) fn is_timed(&self, handle: Handle) -> bool {
+        // SAFETY: see `PolicyView`.
+        unsafe { handle.header() }.is_timed()
+    }
+}
+
 impl Places for PolicyView {
     type Handle = Handle;
 
@@ -58,6 +67,9 @@ impl Entries for PolicyView {
     }
 }
 
+/// Mask of the place in a timer's position: `offset 9 | place 23`.
+const PLACE: u32 = (1 << 23) - 1;
+
 /// The entries as the wheel sees them: only entries with a deadline. Safe for the same reason as
 /// [`PolicyView`].
 pub(super) struct TimerView(pub(super) Shape);
@@ -76,12 +88,22 @@ impl Places for TimerView {
 
     #[inline]
     fn place(&self, handle: Handle) -> u32 {
-        self.timing(handle).map_or(IDLE, ExpiryRef::timer)
+        self.timing(handle).map_or(IDLE, |timing| timing.timer() & PLACE)
     }
     #[inline]
     fn set_place(&self, handle: Handle, place: u32) {
+        self.set_position(handle, place, 0);
+    }
+    const STORES_OFFSETS: bool = true;
+    #[inline]
+    fn offset(&self, handle: Handle) -> usize {
+        self.timing(handle)
+            .map_or(0, |timing| (timing.timer() >> PLACE.count_ones()) as usize)
+    }
+    #[inline]
+    fn set_position(&self, handle: Handle, place: u32, offset: usize) {
         if let Some(timing) = self.timing(handle) {
-            timing.set_timer(place);
+            timing.set_timer((offset as u32) << PLACE.count_ones() | place); // less than 2^5, 2^23
         }
     }
     #[inline]

@@ -75,6 +75,14 @@ pub(crate) type Evictions<H> = Vec<(H, Verdict)>;
 pub(crate) trait Policy<E: Entries> {
     /// Inserts a new entry, and pushes evicted entries to `out`, possibly `handle` itself.
     fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>);
+    /// Inserts new entries, one after another, as [`insert`](Self::insert) does.
+    #[inline]
+    fn insert_all<I>(&mut self, entries: &E, handles: I, out: &mut Evictions<E::Handle>)
+    where
+        I: Iterator<Item = E::Handle>,
+    {
+        handles.for_each(|handle| self.insert(entries, handle, out));
+    }
     /// Replaces `old` by `new` (the same key with another value), which counts as a hit. `old`
     /// leaves the policy. Their weights may differ, so other entries, or `new` itself, may be
     /// pushed to `out`.
@@ -85,10 +93,10 @@ pub(crate) trait Policy<E: Entries> {
     fn hit(&mut self, entries: &E, handle: E::Handle) {
         let _ = (entries, handle);
     }
-    /// Prefetches what the insertion of an entry with this hash needs.
+    /// Prefetches what the insertion of entries with these hashes needs.
     #[inline]
-    fn prefetch(&self, hash: u32) {
-        let _ = hash;
+    fn prefetch(&self, hashes: impl Iterator<Item = u32>) {
+        let _ = hashes;
     }
     /// Sets the capacity, and pushes evicted entries to `out`.
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>);
@@ -229,6 +237,13 @@ impl<E: Entries> Policy<E> for AnyPolicy<E> {
     fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>) {
         dispatch!(self, policy => policy.insert(entries, handle, out))
     }
+    #[inline]
+    fn insert_all<I>(&mut self, entries: &E, handles: I, out: &mut Evictions<E::Handle>)
+    where
+        I: Iterator<Item = E::Handle>,
+    {
+        dispatch!(self, policy => policy.insert_all(entries, handles, out))
+    }
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>) {
         dispatch!(self, policy => policy.replace(entries, old, new, out))
     }
@@ -240,8 +255,8 @@ impl<E: Entries> Policy<E> for AnyPolicy<E> {
         dispatch!(self, policy => policy.hit(entries, handle))
     }
     #[inline]
-    fn prefetch(&self, hash: u32) {
-        dispatch!(self, policy => Policy::<E>::prefetch(policy, hash))
+    fn prefetch(&self, hashes: impl Iterator<Item = u32>) {
+        dispatch!(self, policy => Policy::<E>::prefetch(policy, hashes))
     }
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>) {
         dispatch!(self, policy => policy.set_capacity(entries, capacity, out))

@@ -193,6 +193,13 @@ impl<H: Copy + Eq> TinyLfu<H> {
         })
     }
 
+    /// Prefetches a key's counters, and the bucket of its ghost.
+    #[inline(always)]
+    fn prefetch_history(&self, hash: u32) {
+        self.sketch.prefetch(hash);
+        self.ghost.prefetch(hash);
+    }
+
     #[inline]
     fn weigh<E: Entries<Handle = H>>(&self, entries: &E, handle: H) -> u64 {
         weigh(entries, handle, self.weighted)
@@ -405,6 +412,18 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
         }
     }
 
+    #[inline]
+    fn insert_all<I>(&mut self, entries: &E, handles: I, out: &mut Evictions<E::Handle>)
+    where
+        I: Iterator<Item = E::Handle>,
+    {
+        if self.weighted {
+            handles.for_each(|handle| self.admit(entries, handle, true, out));
+        } else {
+            handles.for_each(|handle| self.admit(entries, handle, false, out));
+        }
+    }
+
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>) {
         let (before, weight) = (self.weigh(entries, old), self.weigh(entries, new));
         if weight > self.capacity {
@@ -441,9 +460,8 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     }
 
     #[inline]
-    fn prefetch(&self, hash: u32) {
-        self.sketch.prefetch(hash);
-        self.ghost.prefetch(hash);
+    fn prefetch(&self, hashes: impl Iterator<Item = u32>) {
+        hashes.for_each(|hash| self.prefetch_history(hash));
     }
 
     fn set_capacity(&mut self, entries: &E, capacity: u64, out: &mut Evictions<E::Handle>) {

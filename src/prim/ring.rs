@@ -84,20 +84,52 @@ impl Ring {
         [slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed)]
     }
 
-    /// Passes all pairs in the ring, oldest first, to `prefetch`, and then to `take`. For one
+    /// Calls `take` with all pairs in the ring, unless it is empty, and removes them. For one
     /// consumer at a time.
     #[inline]
-    pub(crate) fn drain<C>(&self, context: &mut C, prefetch: impl Fn(&C, [u64; 2]), take: impl Fn(&mut C, [u64; 2])) {
+    pub(crate) fn drain(&self, take: impl FnOnce(Batch<'_>)) {
         let head = self.head.load(Ordering::Relaxed);
         let tail = self.tail.load(Ordering::Acquire);
         if head == tail {
             return;
         }
-        let waiting = tail.wrapping_sub(head);
-        let pair = |n: usize| self.pair(head.wrapping_add(n));
-        (0..waiting).for_each(|n| prefetch(context, pair(n)));
-        (0..waiting).for_each(|n| take(context, pair(n)));
+        let len = tail.wrapping_sub(head);
+        take(Batch { ring: self, head, len });
         self.head.store(tail, Ordering::Release);
+    }
+}
+
+/// Pairs of a ring, in the order in which they were appended.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch<'r> {
+    ring: &'r Ring,
+    head: usize,
+    len: usize,
+}
+
+impl Iterator for Batch<'_> {
+    type Item = [u64; 2];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<[u64; 2]> {
+        let pair = self.peek()?;
+        self.head = self.head.wrapping_add(1);
+        self.len -= 1;
+        Some(pair)
+    }
+}
+
+impl Batch<'_> {
+    /// Returns the next pair, which stays the next one.
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> Option<[u64; 2]> {
+        (self.len > 0).then(|| self.ring.pair(self.head))
+    }
+
+    /// Returns the number of pairs left.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 }
 
@@ -117,11 +149,13 @@ mod tests {
             let mut seen = Vec::new();
             ring.peek(|[first, _]| seen.push(first));
             assert_eq!(seen, (expected..expected + 4).collect::<Vec<_>>());
-            let take = |expected: &mut u64, pair| {
-                assert_eq!(pair, [*expected, *expected % 4]);
-                *expected += 1;
-            };
-            ring.drain(&mut expected, |_, _| (), take);
+            ring.drain(|batch| {
+                assert_eq!(batch.len(), 4);
+                for pair in batch {
+                    assert_eq!(pair, [expected, expected % 4]);
+                    expected += 1;
+                }
+            });
             assert_eq!(ring.len(), 0);
         }
         assert_eq!(expected, 40);

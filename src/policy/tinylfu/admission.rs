@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{ONE_IN_128, PROBATION, RIVAL_USES, TinyLfu, WARM};
-use crate::policy::{Entries, Evictions, Policy, Verdict, weigh, xorshift};
+use crate::policy::{Entries, Evictions, Verdict, weigh, xorshift};
 
 impl<H: Copy + Eq> TinyLfu<H> {
     /// Returns whether the candidate takes the victim's place.
@@ -40,7 +40,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
         }
         // Prefetches the next candidate's counters, and the bucket of its ghost.
         if let Some(candidate) = self.chunks.peek_ahead(&self.window) {
-            Policy::<E>::prefetch(self, entries.hash(candidate));
+            self.prefetch_history(entries.hash(candidate));
         }
     }
 
