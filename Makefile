@@ -96,6 +96,9 @@ test-rules: ## The rules for texts and sources, in seconds: terms, links, lines,
 test-default: ## The tests, the features async, serde and tier2 included
 	$(CARGO) test --workspace --features async,memcached,metrics,serde
 
+# Unit tests that neither use a cache nor depend on a feature.
+WITHOUT_CACHE := --skip policy:: --skip profile::
+
 # Without default features the crate's only dependencies are two crates of pure Rust.
 test-minimal: ## The library without default features, and each feature alone: dependencies, lints, tests
 	test "$$($(CARGO) tree -p hotset --no-default-features --edges normal --prefix none | cut -d ' ' -f 1 | sort | xargs)" = "foldhash hashbrown hotset"
@@ -103,7 +106,7 @@ test-minimal: ## The library without default features, and each feature alone: d
 		$(CARGO) clippy -p hotset --no-default-features --features $$feature -- -D warnings || exit 1; \
 	done
 	$(CARGO) clippy -p hotset --all-targets --no-default-features -- -D warnings
-	$(CARGO) test -p hotset --lib --test model --test loads --test refresh --test expiry --no-default-features
+	$(CARGO) test -p hotset --lib --test model --test loads --test refresh --test expiry --no-default-features -- $(WITHOUT_CACHE)
 
 # The oldest compiler that is supported, as Cargo.toml declares it.
 MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml).0
@@ -300,7 +303,7 @@ tools-crate: ## Install cargo-deny and cargo-semver-checks, which check the crat
 # the others, and some test hotset's own epochs.
 CROSSBEAM_TESTS := $(addprefix --test ,alloc_failure async_loads edge_cases expiry_model faults linearizability loads model reentrancy regressions snapshot stress table_memory)
 test-crossbeam: ## The tests, on crossbeam-epoch
-	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS)
+	$(CARGO) test --features async,crossbeam --lib $(CROSSBEAM_TESTS) -- $(WITHOUT_CACHE) --skip prim:: --skip snapshot::codec:: --skip snapshot::format::
 
 doc: ## The documentation, without a warning
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --features async,metrics,serde,tier2
