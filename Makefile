@@ -516,6 +516,7 @@ miri: ## Small tests under Miri, with both borrow models, the smallest concurren
 		MIRIFLAGS="$$flags" $(MIRI) --lib -- map:: engine:: prim::ring prim::ghost a_jump_of_centuries capacity_one && \
 		MIRIFLAGS="$$flags" $(MIRI) --test miri -- $${model:+--skip mixed_calls_under_every_policy_are_sound} && \
 		MIRIFLAGS="$$flags -Zmiri-many-seeds=$(SEEDS)" $(MIRI) --test miri -- growth_beside shared_loads_are_sound && \
+		MIRIFLAGS="$$flags" $(MIRI) --features async,tiered --lib -- tiered::tests::hostile futures::a_dropped_load && \
 		MIRIFLAGS="$$flags" $(MIRI) -p hotset-c --lib || exit 1; \
 	done
 
