@@ -2,8 +2,8 @@
 # Builds the wheel for each available interpreter, and installs it with the requirements of its
 # tests into an environment of its own, target/python/VERSION; the type checkers into the last one.
 # PYTHONS="3.13 /opt/python/bin/python" chooses others, and ENVIRONMENTS another folder than
-# target/python. With QUICK=1 the wheels of all but the last interpreter are optimized less, which
-# saves half of the time to compile them.
+# target/python. With QUICK=1 the wheels of all but the last interpreter are optimized less, for
+# tests only.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=${ENVIRONMENTS:-target/python}
