@@ -44,7 +44,7 @@ enum Job {
     Threads,
     /// One hot key: two threads against one
     Hot,
-    /// New keys into a full cache of 100k entries
+    /// New keys into a full cache of 100k entries: 1, 2, 4 threads
     Insert,
     /// Read-through, 1M keys, zipf 0.99, capacity 100k: 1, 2, 4 threads
     Zipf,
@@ -335,6 +335,7 @@ fn insert(options: &Options) {
     let caches: Vec<Box<dyn Subject>> = options.caches.iter().map(|name| peers::build(name, n)).collect();
     let results = inserts(&caches, n, ops, rounds);
     compare_row(&table, "100k".into(), options, &results, 1, Target::AtMost(1.0));
+    insert_concurrently(options, &caches);
     for cache in &caches {
         cache.settle();
         let len = cache.entries();
@@ -343,6 +344,28 @@ fn insert(options: &Options) {
             "{}: {len} entries at a capacity of {n}",
             cache.name()
         );
+    }
+}
+
+/// Has several threads insert new keys into the full caches.
+fn insert_concurrently(options: &Options, caches: &[Box<dyn Subject>]) {
+    let table = Table::new(
+        "the same, several threads: million per second, all threads",
+        &columns("threads", options, "hotset / quick_cache"),
+    );
+    let (rounds, time) = if options.quick { (5, 30) } else { (31, 100) };
+    // Far from the keys that are there.
+    let next: Vec<AtomicUsize> = caches.iter().map(|_| AtomicUsize::new(1 << 40)).collect();
+    for threads in [1, 2, 4] {
+        let results = interleave(rounds, caches.len(), |i, _| {
+            let (speed, _) = throughput(threads, Duration::from_millis(time), 64, CHUNK, |_, _| {
+                let first = next[i].fetch_add(CHUNK, Ordering::Relaxed);
+                caches[i].insert_new(first as u64, CHUNK as u64);
+                0
+            });
+            speed / 1e6
+        });
+        compare_row(&table, threads.to_string(), options, &results, 1, Target::AtLeast(1.0));
     }
 }
 
