@@ -46,11 +46,15 @@ pub(crate) const THREADS: usize = if cfg!(loom) {
 const FAR_PER_VISIT: usize = 8;
 /// Indices per word of the bitmap of writers.
 const WORD: usize = u64::BITS as usize;
-/// The largest number of events in one ring.
-const RING: usize = 64;
+/// The largest number of events in one ring: several batches, so that a thread that finds the
+/// maintenance lock held, perhaps by a suspended thread, need not wait for it soon. On two threads
+/// that only insert, rings of 64 took 1.1 times as long.
+const RING: usize = 256;
 /// The largest number of events in all rings of a cache, unless it is large or has more writing
 /// threads than this.
 const SLACK: u64 = 128;
+/// The largest number of events in a ring after which a thread tries to have them applied.
+const BATCH: usize = 32;
 /// One thread's counters, and its writer. See the [module's documentation](self).
 #[repr(align(128))]
 pub(crate) struct ThreadState {
@@ -267,7 +271,7 @@ impl ThreadStates {
             let batch = if self.exact {
                 1
             } else {
-                (most / 2).min((capacity / 64) as usize).max(1)
+                (most / 2).min(BATCH).min((capacity / 64) as usize).max(1)
             };
             self.drain_limits.batch.store(batch, Ordering::Relaxed);
             self.drain_limits.max_events.store(most, Ordering::Relaxed);

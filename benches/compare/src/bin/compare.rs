@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use hotset_compare::measure::{hits, inserts, interleave, ns_per_op};
+use hotset_compare::measure::{hits, inserts, interleave, ns_per_op, throughput};
 use hotset_compare::peers::{self, Subject};
 use hotset_compare::report::{Latencies, Ratio, Table, Target, Watch, disturbance, median, waited};
 use hotset_compare::time::time;
@@ -207,55 +207,6 @@ fn get(options: &Options) {
         let results = hits(&caches, n, ops, rounds);
         compare_row(&table, label.into(), options, &results, 1, Target::AtMost(target));
     }
-}
-
-/// Returns the operations per second of `threads` threads that repeat `chunk(thread, number)`,
-/// which does `per_chunk` operations and returns its misses, and the share of misses. Each thread
-/// warms up with `warm` chunks first.
-fn throughput(
-    threads: usize,
-    time: Duration,
-    warm: usize,
-    per_chunk: usize,
-    chunk: impl Fn(usize, usize) -> u64 + Sync,
-) -> (f64, f64) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (barrier, stop) = (Barrier::new(threads + 1), AtomicBool::new(false));
-    let counts: Vec<(f64, u64, u64)> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads)
-            .map(|thread| {
-                let (barrier, stop, chunk) = (&barrier, &stop, &chunk);
-                scope.spawn(move || {
-                    for number in 0..warm {
-                        chunk(thread, number);
-                    }
-                    barrier.wait();
-                    // More threads than cores wait for each other in any case.
-                    let watch = (threads <= cores).then(Watch::start);
-                    let (start, mut number, mut misses) = (Instant::now(), warm, 0);
-                    while !stop.load(Ordering::Relaxed) {
-                        misses += chunk(thread, number);
-                        number += 1;
-                    }
-                    let time = start.elapsed();
-                    if let Some(watch) = watch {
-                        watch.stop();
-                    }
-                    let ops = ((number - warm) * per_chunk) as u64;
-                    (ops as f64 / time.as_secs_f64(), ops, misses)
-                })
-            })
-            .collect();
-        barrier.wait();
-        std::thread::sleep(time);
-        stop.store(true, Ordering::Relaxed);
-        running
-            .into_iter()
-            .map(|t| t.join().expect("a measuring thread panicked"))
-            .collect()
-    });
-    let (ops, misses) = counts.iter().fold((0, 0), |sum, c| (sum.0 + c.1, sum.1 + c.2));
-    (counts.iter().map(|c| c.0).sum(), misses as f64 / ops.max(1) as f64)
 }
 
 const CHUNK: usize = 1024;
