@@ -190,7 +190,6 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
     }
 
     /// Returns the deadlines of a new entry, if it needs any.
-    #[inline]
     pub(crate) fn times(
         &self,
         hash: u64,

@@ -37,13 +37,15 @@ impl<K, V> Engine<K, V> {
     /// Applies the events in the rings, calls `work`, and releases the lock. With `Rings::Subset`,
     /// some rings may be left for the next visit. A panic in `work` or in the policy poisons the
     /// lock.
-    #[inline(always)]
+    ///
+    /// One copy for all of its callers, which are rare: it is long.
+    #[inline(never)]
     pub(super) fn maintain(
         &self,
         held: Held<'_>,
         guard: &Guard,
         rings: Rings,
-        work: impl FnOnce(&mut Core),
+        work: &mut dyn FnMut(&mut Core),
     ) -> DeferredWork {
         // SAFETY: references obtained under the guard stay protected.
         unsafe { self.maintain_with_guard(held, guard, CallerGuard::InUse, rings, work) }
@@ -171,7 +173,11 @@ impl<K, V> Engine<K, V> {
     /// instead.
     pub(super) fn with_core(&self, guard: &Guard, work: impl FnOnce(&mut Core)) -> DeferredWork {
         match self.work.0.lock.lock() {
-            Ok(held) => self.maintain(held, guard, Rings::All, work),
+            Ok(held) => {
+                let mut work = Some(work);
+                let mut once = |core: &mut Core| work.take().into_iter().for_each(|work| work(core));
+                self.maintain(held, guard, Rings::All, &mut once)
+            }
             Err(poisoned) => {
                 poisoned.panic();
                 DeferredWork::nothing()

@@ -437,7 +437,7 @@ impl<K, V> Drop for Engine<K, V> {
         let guard = self.pin();
         // No other thread can hold the lock: it is free or poisoned.
         let deferred = match self.work.0.lock.try_lock() {
-            Some(held) => self.maintain(held, &guard, Rings::All, |_| ()),
+            Some(held) => self.maintain(held, &guard, Rings::All, &mut |_| ()),
             None => DeferredWork::nothing(),
         };
         drop(guard);

@@ -128,7 +128,7 @@ impl<K, V> Engine<K, V> {
     fn record_without_room(&self, event: Event, room: impl FnMut() -> bool, guard: Guard) {
         match self.work.0.lock.lock_unless(Some(PATIENCE), room) {
             Ok(Waited::Held(held)) => {
-                let deferred = self.maintain(held, &guard, Rings::All, |core| core.apply(event));
+                let deferred = self.maintain(held, &guard, Rings::All, &mut |core| core.apply(event));
                 self.run_deferred(deferred, guard);
             }
             Ok(Waited::Done) => self.record_sampled(event, guard),

@@ -82,7 +82,7 @@ impl<K, V> Engine<K, V> {
             return false;
         }
         if let Some(held) = self.work.0.lock.try_lock() {
-            let deferred = self.maintain(held, guard, Rings::Subset, |core| core.restore(new, rank));
+            let deferred = self.maintain(held, guard, Rings::Subset, &mut |core| core.restore(new, rank));
             self.run_deferred(deferred, self.pin());
         } else {
             // A miss must not wait for the lock: the entry is restored without its rank.

@@ -242,7 +242,11 @@ impl<E: Entries> Policy<E> for AnyPolicy<E> {
     where
         I: Iterator<Item = E::Handle>,
     {
-        dispatch!(self, policy => policy.insert_all(entries, handles, out))
+        match self {
+            Self::TinyLfu(policy) => policy.insert_all(entries, handles, out),
+            // Without a copy of each policy's insertion: most caches have the default.
+            others => handles.for_each(|handle| others.insert(entries, handle, out)),
+        }
     }
     fn replace(&mut self, entries: &E, old: E::Handle, new: E::Handle, out: &mut Evictions<E::Handle>) {
         dispatch!(self, policy => policy.replace(entries, old, new, out))

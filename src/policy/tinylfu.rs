@@ -402,14 +402,9 @@ impl<H: Copy + Eq> TinyLfu<H> {
 }
 
 impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
-    #[inline]
+    #[inline(never)]
     fn insert(&mut self, entries: &E, handle: E::Handle, out: &mut Evictions<E::Handle>) {
-        // Two copies, so that counting entries does not pay for weights.
-        if self.weighted {
-            self.admit(entries, handle, true, out);
-        } else {
-            self.admit(entries, handle, false, out);
-        }
+        self.admit(entries, handle, self.weighted, out);
     }
 
     #[inline]
@@ -417,8 +412,9 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     where
         I: Iterator<Item = E::Handle>,
     {
+        // A copy of its own, so that counting entries does not pay for weights.
         if self.weighted {
-            handles.for_each(|handle| self.admit(entries, handle, true, out));
+            handles.for_each(|handle| self.insert(entries, handle, out));
         } else {
             handles.for_each(|handle| self.admit(entries, handle, false, out));
         }
