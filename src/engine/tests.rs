@@ -383,9 +383,9 @@ fn panic_under_the_lock_wakes_waiters() {
         while waiting.load(SeqCst) < 3 {
             thread::yield_now();
         }
-        let work = |_: &mut super::core::Core| panic!("injected");
+        let mut work = |_: &mut super::core::Core| panic!("injected");
         let panicked = catch_unwind(AssertUnwindSafe(|| {
-            _ = engine.maintain(held, &guard, super::maintenance::Rings::All, work);
+            _ = engine.maintain(held, &guard, super::maintenance::Rings::All, &mut work);
         }));
         assert!(panicked.is_err());
         for waiter in waiters {
