@@ -138,7 +138,8 @@ def test_advice_names_candidates_with_their_lines(shop):
     assert found["price"]["verdict"] == "cache"
     assert found["price"]["decorator"] == "@hotset.cached(maxsize=16)"
     assert (found["price"]["calls"], found["price"]["distinct"]) == (100, 7)
-    assert found["price"]["saved"] > 0.8 * found["price"]["time"] > 0.02
+    # 93 calls were repeated, and each slept for half a millisecond or, on a busy machine, longer.
+    assert 0.04 < found["price"]["saved"] < found["price"]["time"]
     text = path.with_suffix(".txt").read_text()
     assert "price (" in text and "@hotset.cached(maxsize=16)" in text
 
