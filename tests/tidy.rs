@@ -226,6 +226,20 @@ fn files_are_short() {
     }
 }
 
+/// Of two tests with one name Python keeps the last, without a warning.
+#[test]
+fn names_of_python_tests_are_unique() {
+    for (name, text) in files_of("py", &["bindings", "examples"]) {
+        let tests = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("def test_")?.split('(').next());
+        let mut seen = std::collections::HashSet::new();
+        for test in tests {
+            assert!(seen.insert(test), "{name}: test_{test} is defined twice");
+        }
+    }
+}
+
 /// A package cannot name license files outside of its folder, so the wheel has copies.
 #[test]
 fn licenses_of_the_wheel_are_those_of_the_root() {

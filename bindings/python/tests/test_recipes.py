@@ -196,66 +196,6 @@ def test_write_back_outlives_errors_of_any_kind(recipe, caplog):
     database.close()
 
 
-def wait_until_waiting(thread):
-    """Waits until a thread has begun to wait, as far as that shows: it is in the cache's call, or
-    has ended.
-    """
-    while thread.is_alive():
-        frame = sys._current_frames().get(thread.ident)
-        names = set()
-        while frame is not None:
-            names.add(frame.f_code.co_name)
-            frame = frame.f_back
-        if "__call__" in names:
-            return
-
-
-def test_full_page_closes_the_applications_iterable(recipe):
-    closed = []
-
-    class Body:
-        def __iter__(self):
-            return iter([b"page"])
-
-        def close(self):
-            closed.append(True)
-
-    def app(environ, start_response):
-        # An error page after the headers of another: the last call counts.
-        start_response("200 OK", [])
-        start_response("500 Internal Server Error", [], True)
-        return Body()
-
-    cached = recipe("full_page").PageCache(app, ttl=60)
-    assert get(cached)[0] == get(cached)[0] == "500 Internal Server Error"
-    assert closed == [True, True]
-
-
-def test_full_page_any_tag_is_a_match(recipe):
-    def app(environ, start_response):
-        start_response("200 OK", [])
-        return [b"page"]
-
-    cached = recipe("full_page").PageCache(app, ttl=60)
-    tag = get(cached)[1]["ETag"]
-    for given in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-        assert get(cached, HTTP_IF_NONE_MATCH=given)[0].startswith("304"), given
-    assert get(cached, HTTP_IF_NONE_MATCH='"other"')[0] == "200 OK"
-
-
-def test_write_back_outlives_a_source_that_fails(recipe, caplog):
-    """A failed flush is logged, and repeated at the next interval; no call of a user raises."""
-    database = sqlite3.connect(":memory:", check_same_thread=False)
-    with recipe("write_back").PageViews(database, interval=0.001, limit=2) as views:
-        for page in ("a", "b", "c"):
-            views.add(page)
-        wait_until(lambda: "no such table" in caplog.text)
-        assert views.unflushed() == 3
-        database.execute("CREATE TABLE pages (name TEXT PRIMARY KEY, views INTEGER)")
-        wait_until(lambda: views.unflushed() == 0)
-    assert database.execute("SELECT sum(views) FROM pages").fetchone() == (3,)
-
-
 def wait_until(condition):
     """Waits for what must happen; how long that takes decides only when the test gives up."""
     end = time.monotonic() + 20
