@@ -14,6 +14,7 @@ from hotset._registry import list_named
 from hotset._settings import Policy, Seconds, unwrap_ttl
 from hotset._stats import Stats
 from hotset.tier2 import _many, _reads
+from hotset.tier2._arguments import check_delta, check_server, checked_tags, last_pairs
 from hotset.tier2._cache_loads import (
     ABSENT,
     Addition,
@@ -30,12 +31,10 @@ from hotset.tier2._cache_loads import (
     with_ttl_async,
 )
 from hotset.tier2._clock import now
-from hotset.tier2._errors import Unavailable
-from hotset.tier2._keys import quote_name
 from hotset.tier2._needs import Outcome, Steps
 from hotset.tier2._operations import Call, drive
+from hotset.tier2._outcomes import answered, confirmed, counted
 from hotset.tier2._payload import PayloadCodec
-from hotset.tier2._resp import ServerError
 from hotset.tier2._run import run, run_async
 from hotset.tier2._server import SecondTier
 from hotset.tier2._settings import lifetime, space_settings
@@ -107,7 +106,7 @@ class TieredCache(Generic[K, V]):
         profile: bool = False,
         autosize: tuple[int, int, float] | None = None,
     ) -> None:
-        _check_server(tier2)
+        check_server(tier2)
         settings = space_settings(
             defaults=tier2.defaults,
             has_bus=tier2.has_bus,
@@ -220,7 +219,7 @@ class TieredCache(Generic[K, V]):
         value = self._find(key, MISSING)
         if value is MISSING:
             self._local.count_repeat()
-            given, load = _tags(tags), with_ttl(partial(loader, key), ttl)
+            given, load = checked_tags(tags), with_ttl(partial(loader, key), ttl)
             value = self._local.get_or_load(key, lambda _: to_local(_reads.read(self._space, (key,), {}, load, given)))
         return cast(V, default if value is ABSENT else value)
 
@@ -237,7 +236,7 @@ class TieredCache(Generic[K, V]):
         value = self._find(key, MISSING)
         if value is MISSING:
             self._local.count_repeat()
-            given, load = _tags(tags), with_ttl_async(partial(loader, key), ttl)
+            given, load = checked_tags(tags), with_ttl_async(partial(loader, key), ttl)
 
             async def through() -> Any:
                 return to_local(await _reads.read_async(self._space, (key,), {}, load, given))
@@ -258,11 +257,11 @@ class TieredCache(Generic[K, V]):
             Whether the server confirmed it. Otherwise the key is invalidated as soon as the server
             answers again, and is not read from there before.
         """
-        return _reads.write(self._space, (key,), {}, value, lifetime(ttl), _tags(tags))
+        return _reads.write(self._space, (key,), {}, value, lifetime(ttl), checked_tags(tags))
 
     async def aset(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
         """Behaves like `set`, for asyncio."""
-        return await _reads.write_async(self._space, (key,), {}, value, lifetime(ttl), _tags(tags))
+        return await _reads.write_async(self._space, (key,), {}, value, lifetime(ttl), checked_tags(tags))
 
     def delete(self, key: K, *, strict: bool = False) -> bool:
         """Removes `key` from both tiers, in all processes.
@@ -319,11 +318,11 @@ class TieredCache(Generic[K, V]):
         Raises:
             Unavailable: The server did not answer.
         """
-        return _answered(_reads.operate(self._space, (key,), {}, self._touch(ttl)))
+        return answered(_reads.operate(self._space, (key,), {}, self._touch(ttl)))
 
     async def atouch(self, key: K, ttl: Seconds | EllipsisType | None = ...) -> bool:
         """Behaves like `touch`, for asyncio."""
-        return _answered(await _reads.operate_async(self._space, (key,), {}, self._touch(ttl)))
+        return answered(await _reads.operate_async(self._space, (key,), {}, self._touch(ttl)))
 
     @staticmethod
     def _touch(ttl: Any) -> _reads.Begin:
@@ -351,13 +350,13 @@ class TieredCache(Generic[K, V]):
             ValueError: The value cannot be encoded.
         """
         addition = Addition(self._space, value, ttl)
-        addition.record_outcome(_reads.read(self._space, (key,), {}, addition.load, _tags(tags)))
+        addition.record_outcome(_reads.read(self._space, (key,), {}, addition.load, checked_tags(tags)))
         return addition.is_added
 
     async def aadd(self, key: K, value: V, ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()) -> bool:
         """Behaves like `add`, for asyncio."""
         addition = Addition(self._space, value, ttl)
-        addition.record_outcome(await _reads.read_async(self._space, (key,), {}, addition.load_async, _tags(tags)))
+        addition.record_outcome(await _reads.read_async(self._space, (key,), {}, addition.load_async, checked_tags(tags)))
         return addition.is_added
 
     def incr(self, key: K, delta: int = 1, ttl: Seconds | None = None) -> int:
@@ -378,15 +377,15 @@ class TieredCache(Generic[K, V]):
             Unavailable: The server did not answer: it may have counted, or not.
         """
         steps = self._counting(key, delta, ttl)
-        return _sum(run(self._space.native()[0], steps))
+        return counted(run(self._space.native()[0], steps))
 
     async def aincr(self, key: K, delta: int = 1, ttl: Seconds | None = None) -> int:
         """Behaves like `incr`, for asyncio."""
         steps = self._counting(key, delta, ttl)
-        return _sum(await run_async(self._space.native()[0], steps))
+        return counted(await run_async(self._space.native()[0], steps))
 
     def _counting(self, key: K, delta: int, ttl: Seconds | None) -> Steps:
-        _check_delta(delta)
+        check_delta(delta)
         session, namespace = self._space.native()
         name = self._space.counter_of((key,), {})
         number = session.topology.node_of(name)
@@ -463,7 +462,7 @@ class TieredCache(Generic[K, V]):
         found = self._found_here(wanted)
         rest = [key for key in wanted if key not in found]
         if rest:
-            given = _tags(tags)
+            given = checked_tags(tags)
             marks = self._marks(rest)
 
             def load(places: list[int]) -> list[Any]:
@@ -489,7 +488,7 @@ class TieredCache(Generic[K, V]):
         found = self._found_here(wanted)
         rest = [key for key in wanted if key not in found]
         if rest:
-            given = _tags(tags)
+            given = checked_tags(tags)
             marks = self._marks(rest)
 
             async def load(places: list[int]) -> list[Any]:
@@ -513,13 +512,13 @@ class TieredCache(Generic[K, V]):
         Returns:
             Whether the server confirmed all of them.
         """
-        return not _reads.write_many(self._space, _pairs(items), lifetime(ttl), _tags(tags))
+        return not _reads.write_many(self._space, last_pairs(items), lifetime(ttl), checked_tags(tags))
 
     async def aset_many(
         self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | EllipsisType | None = ..., *, tags: Iterable[str] = ()
     ) -> bool:
         """Behaves like `set_many`, for asyncio."""
-        return not await _reads.write_many_async(self._space, _pairs(items), lifetime(ttl), _tags(tags))
+        return not await _reads.write_many_async(self._space, last_pairs(items), lifetime(ttl), checked_tags(tags))
 
     def delete_many(self, keys: Iterable[K], *, strict: bool = False) -> bool:
         """Removes many keys, as `delete` does; their commands are sent together.
@@ -595,11 +594,11 @@ class TieredCache(Generic[K, V]):
         Raises:
             Unavailable: The server did not confirm it, and `strict` is set.
         """
-        return confirmed(_reads.bump(self._space, _tags((tag,))[0]), strict)
+        return confirmed(_reads.bump(self._space, checked_tags((tag,))[0]), strict)
 
     async def ainvalidate_tag(self, tag: str, *, strict: bool = False) -> bool:
         """Behaves like `invalidate_tag`, for asyncio."""
-        return confirmed(await _reads.bump_async(self._space, _tags((tag,))[0]), strict)
+        return confirmed(await _reads.bump_async(self._space, checked_tags((tag,))[0]), strict)
 
     def advise(self) -> Advice:
         """Returns the hit ratio that the first tier would have at other sizes.
@@ -640,67 +639,6 @@ class TieredCache(Generic[K, V]):
     async def astats(self) -> dict[str, Any]:
         """Behaves like `stats`, for asyncio; waits for nothing."""
         return self.stats()
-
-
-def _check_server(tier2: Any) -> None:
-    if not isinstance(tier2, SecondTier):
-        raise TypeError(f"tier2 must be a hotset.tier2.Redis or Memcached, not {type(tier2).__name__}")
-
-
-def _pairs(items: Any) -> list[tuple[Any, Any]]:
-    # Of equal keys, the last value counts.
-    return list(cast("dict[object, object]", dict(items)).items())
-
-
-def _check_delta(delta: Any) -> None:
-    if isinstance(delta, bool) or not isinstance(delta, int):
-        raise TypeError(f"delta must be an int, not {type(delta).__name__}")
-
-
-def _tags(tags: Any) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise TypeError("tags must be an iterable of strings, not a str")
-    given: tuple[Any, ...] = tuple(dict.fromkeys(tags))
-    if not given:
-        return given
-    for tag in given:
-        if not isinstance(tag, str):
-            raise TypeError(f"a tag must be a str, not {type(tag).__name__}")
-        if len(quote_name(tag)) > 255:
-            raise ValueError(f"a tag may have at most 255 bytes: {tag[:40]!r}..")
-    if len(given) > 16:
-        raise ValueError(f"a value may have at most 16 tags, not {len(given)}")
-    return given
-
-
-def confirmed(is_confirmed: bool, strict: bool) -> bool:
-    """Returns whether an invalidation was confirmed.
-
-    Args:
-        is_confirmed: Whether it was.
-        strict: Whether it must be.
-
-    Raises:
-        Unavailable: It was not, and must be.
-    """
-    if strict and not is_confirmed:
-        raise Unavailable("the second tier did not confirm the invalidation, which is repeated when it answers")
-    return is_confirmed
-
-
-def _answered(outcome: Outcome) -> bool:
-    if not outcome.is_answered:
-        raise Unavailable("the second tier did not answer")
-    return outcome.is_confirmed
-
-
-def _sum(outcome: Outcome) -> int:
-    reply = outcome.value
-    if isinstance(reply, ServerError):
-        raise Unavailable(f"the second tier did not count: {reply}")
-    if not outcome.is_answered or not isinstance(reply, int):
-        raise Unavailable("the second tier did not answer: it may have counted, or not")
-    return reply
 
 
 __all__ = ["TieredCache"]

@@ -12,10 +12,10 @@ from hotset._hotset import MISSING, Memo, WithTtl
 from hotset._memo import is_async, memoized
 from hotset._settings import memo_settings, unwrap_ttl
 from hotset.tier2 import _reads
-from hotset.tier2._cache import confirmed
+from hotset.tier2._operations import with_ttl_lifetime
+from hotset.tier2._outcomes import confirmed
 from hotset.tier2._payload import PayloadCodec
 from hotset.tier2._server import SecondTier
-from hotset.tier2._operations import with_ttl_lifetime
 from hotset.tier2._settings import space_settings
 from hotset.tier2._space import Space
 
