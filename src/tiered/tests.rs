@@ -340,16 +340,21 @@ fn values_are_loaded_while_the_server_is_down() {
     assert_eq!(one.stats().link, "down");
 }
 
-#[test]
-fn a_loader_loads_other_keys_while_the_server_is_down() {
+/// Returns a cache whose server is down, with this many permits to load.
+fn cut_off(max_loads: usize) -> Texts {
     let memory = Memory::default();
     lock(&memory.0).down = true;
-    // The outer load has the only permit.
-    let one: Texts = Tiered::builder("shop", "prices", memory.clone(), Bytes)
-        .max_entries(100)
-        .max_loads(1)
+    Tiered::builder("shop", "prices", memory, Bytes)
+        .max_entries(1_000)
+        .max_loads(max_loads)
         .build()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn a_loader_loads_other_keys_while_the_server_is_down() {
+    // The outer load has the only permit.
+    let one = cut_off(1);
     let menu = one.get_or_load("menu", || Ok::<_, ()>(load(&one, "tea", "3") + "!"));
     assert_eq!(menu.unwrap(), "3!");
     let menus = one.get_or_load_many(&["lunch"], |_| Ok::<_, ()>(vec![load(&one, "coffee", "4") + "!"]));

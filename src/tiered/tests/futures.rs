@@ -191,13 +191,7 @@ fn a_key_inside_its_own_future_is_an_error() {
 
 #[test]
 fn tasks_load_while_the_server_is_down_and_not_too_many_at_once() {
-    let memory = Memory::default();
-    lock(&memory.0).down = true;
-    let one: Texts = Tiered::builder("shop", "prices", memory.clone(), Bytes)
-        .max_entries(1_000)
-        .max_loads(3)
-        .build()
-        .unwrap();
+    let one = cut_off(3);
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     block_on(async {
         let mut tasks = Vec::new();
@@ -223,13 +217,7 @@ fn tasks_load_while_the_server_is_down_and_not_too_many_at_once() {
 
 #[test]
 fn a_future_loads_other_keys_while_the_server_is_down() {
-    let memory = Memory::default();
-    lock(&memory.0).down = true;
-    let one: Texts = Tiered::builder("shop", "prices", memory.clone(), Bytes)
-        .max_entries(100)
-        .max_loads(1)
-        .build()
-        .unwrap();
+    let one = cut_off(1);
     let menu = block_on(one.get_or_load_async("menu", async {
         let tea = load_async(&one, "tea", "3").await;
         Ok::<_, ()>(tea + "!")
