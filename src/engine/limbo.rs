@@ -21,7 +21,8 @@ use super::entry::Handle;
 use crate::reclaim::{Domain, Guard, Seal};
 use std::ptr::NonNull;
 
-/// The most entries unlinked since the last visit that a visit frees.
+/// The most entries unlinked since the last visit that a visit frees, unless it has applied more
+/// events.
 const MAX_FRESH: usize = 512;
 /// The most entries beyond those that a visit frees, if readers had delayed some.
 const MAX_BACKLOG: usize = 64;
@@ -189,10 +190,14 @@ impl Limbo {
         passed
     }
 
-    /// Returns how many entries a visit should free. With `drops`, freeing runs destructors.
+    /// Returns how many entries a visit should free that has applied this many `events`. With
+    /// `drops`, freeing runs destructors.
+    ///
+    /// At least as many as the events unlinked: otherwise garbage would grow without a bound while
+    /// many threads fill their rings between visits.
     #[inline]
-    pub(super) fn quota(&mut self, drops: bool, portion: Portion) -> usize {
-        let fresh = (std::mem::take(&mut self.fresh) as usize).min(MAX_FRESH);
+    pub(super) fn quota(&mut self, drops: bool, events: usize, portion: Portion) -> usize {
+        let fresh = (std::mem::take(&mut self.fresh) as usize).min(MAX_FRESH.max(events));
         let more = match portion {
             Portion::All => return self.safe.len,
             Portion::Fresh => 0,

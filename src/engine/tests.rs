@@ -395,6 +395,43 @@ fn panic_under_the_lock_wakes_waiters() {
     });
 }
 
+/// Visits that find the rings of several threads full free as much as they unlink.
+#[cfg_attr(miri, ignore = "too long for an interpreter")]
+#[test]
+fn large_visits_leave_no_garbage() {
+    const WRITERS: u64 = 4;
+    const EVENTS: u64 = 200;
+    let cache: Cache<u64, u64> = Cache::new(100_000);
+    (0..110_000).for_each(|key| cache.insert(key, key));
+    cache.run_pending();
+    let engine = &cache.0.engine;
+    let turn = std::sync::Barrier::new(WRITERS as usize + 1);
+    thread::scope(|scope| {
+        for writer in 1..=WRITERS {
+            let (cache, turn) = (&cache, &turn);
+            scope.spawn(move || {
+                for round in 0..40 {
+                    turn.wait();
+                    let first = writer << 40 | round * EVENTS;
+                    (first..first + EVENTS).for_each(|key| cache.insert(key, key));
+                    turn.wait();
+                }
+            });
+        }
+        for round in 0..40 {
+            // No thread applies what the others record.
+            let held = engine.work.0.lock.try_lock().expect("it is free");
+            turn.wait();
+            turn.wait();
+            held.unlock();
+            let first = 1 << 50 | round * 40;
+            (first..first + 40).for_each(|key| cache.insert(key, key));
+        }
+    });
+    let left = engine.unlinked(&engine.pin()).len() as u64;
+    assert!(left < 2 * WRITERS * EVENTS, "{left} entries wait to be freed");
+}
+
 #[cfg_attr(miri, ignore = "too long for an interpreter")]
 #[test]
 fn ended_threads_leave_no_ring() {
