@@ -13,7 +13,7 @@ def check_server(tier2: Any) -> None:
 
 
 def last_pairs(items: Any) -> list[tuple[Any, Any]]:
-    """Returns the pairs of a mapping or an iterable of pairs; of equal keys, the last value counts."""
+    """Returns the pairs of a mapping or an iterable. Of equal keys, the last value counts."""
     return list(cast("dict[object, object]", dict(items)).items())
 
 
