@@ -412,7 +412,7 @@ fn large_visits_leave_no_garbage() {
             scope.spawn(move || {
                 for round in 0..40 {
                     turn.wait();
-                    let first = writer << 40 | round * EVENTS;
+                    let first = (writer << 40) + round * EVENTS;
                     (first..first + EVENTS).for_each(|key| cache.insert(key, key));
                     turn.wait();
                 }
@@ -424,7 +424,7 @@ fn large_visits_leave_no_garbage() {
             turn.wait();
             turn.wait();
             held.unlock();
-            let first = 1 << 50 | round * 40;
+            let first = (1 << 50) + round * 40;
             (first..first + 40).for_each(|key| cache.insert(key, key));
         }
     });
