@@ -61,8 +61,6 @@ pub(super) struct Core {
     drops: bool,
     /// Entries inserted since the last `unlink_evicted`.
     arrived: u32,
-    /// Events of rings applied since the last `take_deferred`.
-    applied: usize,
     /// The index of the next ring to drain, when a visit drains only some of the rings.
     pub(super) cursor_of_rings: u16,
 }
@@ -105,7 +103,6 @@ impl Core {
             listened,
             drops,
             arrived: 0,
-            applied: 0,
             cursor_of_rings: 0,
         }
     }
@@ -130,7 +127,7 @@ impl Core {
         };
         // SAFETY: the caller's promise.
         unsafe { self.limbo.collect(domain, own, portion == Portion::All) };
-        let count = self.limbo.quota(self.drops, std::mem::take(&mut self.applied), portion);
+        let count = self.limbo.quota(self.drops, portion);
         // A previous entry's memory is reused only for entries with the same layout.
         let (shape, mut free, mut nonstandard) = (self.policy_view.0, Chain::new(), Chain::new());
         for entry in (0..count).map_while(|_| self.limbo.pop()) {
@@ -224,7 +221,7 @@ impl Core {
     /// passed to the policy in one call.
     #[inline]
     pub(super) fn apply_all(&mut self, mut events: Batch<'_>) {
-        self.applied += events.len();
+        self.limbo.count_applied(events.len());
         let arrived = events.filter_map(Event::arrival);
         self.policy.prefetch(arrived.map(|new| self.policy_view.hash(new)));
         loop {

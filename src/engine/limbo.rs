@@ -120,9 +120,11 @@ pub(super) struct Limbo {
     safe: Queue,
     /// Entries retired since `quota` was last called.
     fresh: u32,
+    /// Events applied since `quota` was last called, or `u16::MAX` if there were more.
+    applied: u16,
     /// Entries to retire before the readers are checked again: checking many readers must be worth
     /// it.
-    credit: u32,
+    credit: u16,
 }
 
 impl Limbo {
@@ -133,6 +135,7 @@ impl Limbo {
             seal: None,
             safe: Queue::new(),
             fresh: 0,
+            applied: 0,
             credit: 0,
         }
     }
@@ -142,6 +145,12 @@ impl Limbo {
     pub(super) fn push(&mut self, entry: Handle) {
         self.open.push(entry);
         self.fresh = self.fresh.saturating_add(1);
+    }
+
+    /// Counts events that are applied, most of which unlink an entry.
+    #[inline]
+    pub(super) fn count_applied(&mut self, events: usize) {
+        self.applied = self.applied.saturating_add(saturate(events));
     }
 
     /// Finds the entries that no reader can reference any more. With `all`, checks the readers
@@ -157,7 +166,8 @@ impl Limbo {
             return;
         }
         // A check costs time per reader, so it is skipped until enough entries are retired.
-        self.credit = self.credit.saturating_sub(self.fresh.saturating_add(1));
+        let retired = saturate(self.fresh as usize).saturating_add(1);
+        self.credit = self.credit.saturating_sub(retired);
         if self.credit > 0 && !all {
             return;
         }
@@ -186,18 +196,18 @@ impl Limbo {
 
     fn passed(&mut self, domain: &Domain, seal: &Seal) -> bool {
         let (passed, readers) = domain.passed(seal);
-        self.credit = u32::try_from(readers / READERS_PER_ENTRY).unwrap_or(u32::MAX);
+        self.credit = saturate(readers / READERS_PER_ENTRY);
         passed
     }
 
-    /// Returns how many entries a visit should free that has applied this many `events`. With
-    /// `drops`, freeing runs destructors.
+    /// Returns how many entries a visit should free. With `drops`, freeing runs destructors.
     ///
-    /// At least as many as the events unlinked: otherwise garbage would grow without a bound while
-    /// many threads fill their rings between visits.
+    /// At least as many as the applied events unlinked: otherwise garbage would grow without a
+    /// bound while many threads fill their rings between visits.
     #[inline]
-    pub(super) fn quota(&mut self, drops: bool, events: usize, portion: Portion) -> usize {
-        let fresh = (std::mem::take(&mut self.fresh) as usize).min(MAX_FRESH.max(events));
+    pub(super) fn quota(&mut self, drops: bool, portion: Portion) -> usize {
+        let most = MAX_FRESH.max(std::mem::take(&mut self.applied).into());
+        let fresh = (std::mem::take(&mut self.fresh) as usize).min(most);
         let more = match portion {
             Portion::All => return self.safe.len,
             Portion::Fresh => 0,
@@ -237,4 +247,8 @@ impl Limbo {
         all.append(std::mem::replace(&mut self.open, Queue::new()));
         std::iter::from_fn(move || all.pop())
     }
+}
+
+fn saturate(count: usize) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
 }
