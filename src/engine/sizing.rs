@@ -37,8 +37,10 @@ const MAX_PRESIZED: u64 = 1 << 26;
 /// A cache with a smaller capacity starts with a small table, which grows as it fills.
 const MIN_PRESIZED: u64 = 1024;
 /// The number of entries that such a table, or one without a capacity in entries, is first sized
-/// for.
-const SMALL_TABLE: u64 = 28;
+/// for: two buckets, since many caches hold a few entries.
+const FIRST_TABLE: u64 = 7;
+/// The least number of entries that the next table is sized for.
+const SECOND_TABLE: usize = 28;
 /// Home buckets moved per arrival: about 64 entries.
 const HOMES_PER_ARRIVAL: usize = 16;
 /// The most home buckets moved per visit: some milliseconds if their pages are touched for the
@@ -100,7 +102,7 @@ pub(super) fn first_size(capacity: u64, weighted: bool) -> usize {
     let first = if is_presized(capacity, weighted) {
         capacity
     } else {
-        capacity.min(SMALL_TABLE)
+        capacity.min(FIRST_TABLE)
     };
     first as usize // at most MAX_PRESIZED
 }
@@ -191,7 +193,7 @@ impl Core {
         let (now, len) = (map.buckets(guard), self.policy.len());
         let capacity = usize::try_from(self.policy.capacity()).unwrap_or(usize::MAX);
         if len > self.sizing.room {
-            let mut entries = len.saturating_mul(2);
+            let mut entries = len.saturating_mul(2).max(SECOND_TABLE);
             if !self.is_weighted() && entries >= capacity / 2 {
                 // Not larger than the capacity needs, and without a last step that is too small to
                 // be worth it.
