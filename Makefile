@@ -430,7 +430,7 @@ demo-c: build-c ## A C proxy before a slow backend: hit ratio and latencies with
 	target/demo-c/hello
 	target/demo-c/proxy --demo
 
-bench-c: build-c ## Reads from C: hotset, an LRU behind a mutex, memcached, Rust (make tools-c first)
+bench-c: build-c ## Reads and writes from C: hotset, an LRU behind a mutex, memcached, Rust (make tools-c first)
 	benches/c/bench.sh
 
 bench: instructions heap bench-cache bench-wheel bench-snapshot bench-compare ## Every figure: instructions, heap, microbenchmarks, timers, the snapshot, and side by side with quick_cache

@@ -16,6 +16,8 @@ cargo build --release --manifest-path "$here/rust/Cargo.toml" --target-dir "$roo
 # The library as programs use it: shared, its calls through the linker's table.
 cc -std=gnu11 -O2 -Wall -Wextra -Werror -I"$root/include" "$here/reads.c" -o "$work/reads" \
     "$root/target/bench-c/release/librust_get.a" -L"$built" -lhotset -Wl,-rpath,"$built" -lpthread -lm -ldl
+cc -std=gnu11 -O2 -Wall -Wextra -Werror -I"$root/include" "$here/writes.c" -o "$work/writes" \
+    -L"$built" -lhotset -Wl,-rpath,"$built" -lpthread
 mkdir -p "$work/lib"
 soname=$(readelf -d "$built/libhotset.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
 ln -s "$built/libhotset.so" "$work/lib/$soname"
@@ -29,4 +31,5 @@ until (: </dev/tcp/127.0.0.1/"$port") 2>/dev/null; do
     kill -0 "$server" || { echo "bench.sh: memcached did not start" >&2; exit 1; }
     sleep 0.1
 done
+LD_LIBRARY_PATH=$work/lib "$work/writes" "${1:-21}"
 LD_LIBRARY_PATH=$work/lib "$work/reads" "$port" "${1:-21}"

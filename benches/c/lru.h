@@ -24,7 +24,7 @@ typedef struct {
     size_t capacity, len;
 } lru;
 
-static bool lru_get(lru *c, const void *key, size_t key_len, void *to, size_t room, size_t *len) {
+static inline bool lru_get(lru *c, const void *key, size_t key_len, void *to, size_t room, size_t *len) {
     lru_entry *e;
     unsigned hash;
     HASH_VALUE(key, key_len, hash); /* needs no lock, so it holds none */
@@ -44,7 +44,7 @@ static bool lru_get(lru *c, const void *key, size_t key_len, void *to, size_t ro
 }
 
 /* For keys that are not there yet, which is all that the benchmark puts. */
-static void lru_put(lru *c, const void *key, size_t key_len, const void *value, size_t value_len) {
+static inline void lru_put(lru *c, const void *key, size_t key_len, const void *value, size_t value_len) {
     lru_entry *e = malloc(sizeof *e + key_len + value_len);
     if (!e) abort();
     e->key_len = key_len;

@@ -4,6 +4,7 @@
  * value is read, and must be there. */
 #define _GNU_SOURCE
 #include "../../examples/c/wire.h"
+#include "contest.h"
 #include "lru.h"
 #include <hotset.h>
 #include <math.h>
@@ -11,9 +12,8 @@
 #include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <time.h>
 
-enum { KEYS = 100000, KEY_LEN = 12, VALUE_LEN = 100, PICKS = 1 << 18, THREADS = 4, ROUNDS_MAX = 101 };
+enum { KEYS = 100000, KEY_LEN = 12, VALUE_LEN = 100, PICKS = 1 << 18 };
 
 typedef struct {
     const void *data;
@@ -25,28 +25,19 @@ extern size_t rust_gets(void *cache, const key *keys, const uint32_t *picks, siz
 static char names[KEYS][KEY_LEN + 1];
 static key keys[KEYS];
 static uint32_t zipf_picks[THREADS][PICKS], uniform_picks[THREADS][PICKS];
+static void *zipf[THREADS], *uniform[THREADS]; /* their rows */
 static hotset_cache *cache;
 static lru mutex_lru = {.lock = PTHREAD_MUTEX_INITIALIZER, .capacity = KEYS * 2};
 static void *rust_cache;
 static uint16_t port;
-
-static void die(const char *what) {
-    fprintf(stderr, "reads: %s\n", what);
-    exit(1);
-}
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
 
 static size_t good(const char *value, size_t len) {
     return len == VALUE_LEN && value[0] == 'v' && value[VALUE_LEN - 1] == 'v';
 }
 
 /* The contestants: each gets `count` picks and returns how many were there. */
-static size_t read_hotset(const uint32_t *picks, size_t count) {
+static size_t read_hotset(void *arg, size_t count) {
+    const uint32_t *picks = arg;
     size_t found = 0;
     for (size_t i = 0; i < count; i++) {
         hotset_bytes value;
@@ -58,7 +49,8 @@ static size_t read_hotset(const uint32_t *picks, size_t count) {
 }
 
 /* The four calls that hotset_get_bytes is one of. */
-static size_t read_handle(const uint32_t *picks, size_t count) {
+static size_t read_handle(void *arg, size_t count) {
+    const uint32_t *picks = arg;
     size_t found = 0;
     for (size_t i = 0; i < count; i++) {
         hotset_value *value;
@@ -72,7 +64,8 @@ static size_t read_handle(const uint32_t *picks, size_t count) {
     return found;
 }
 
-static size_t read_copy(const uint32_t *picks, size_t count) {
+static size_t read_copy(void *arg, size_t count) {
+    const uint32_t *picks = arg;
     size_t found = 0, len;
     char value[VALUE_LEN];
     for (size_t i = 0; i < count; i++)
@@ -81,7 +74,8 @@ static size_t read_copy(const uint32_t *picks, size_t count) {
     return found;
 }
 
-static size_t read_lru(const uint32_t *picks, size_t count) {
+static size_t read_lru(void *arg, size_t count) {
+    const uint32_t *picks = arg;
     size_t found = 0, len;
     char value[VALUE_LEN];
     for (size_t i = 0; i < count; i++)
@@ -89,7 +83,7 @@ static size_t read_lru(const uint32_t *picks, size_t count) {
     return found;
 }
 
-static size_t read_rust(const uint32_t *picks, size_t count) { return rust_gets(rust_cache, keys, picks, count); }
+static size_t read_rust(void *arg, size_t count) { return rust_gets(rust_cache, keys, arg, count); }
 
 static wire *dial(void) {
     wire *w = malloc(sizeof *w);
@@ -103,7 +97,8 @@ static wire *dial(void) {
     return w;
 }
 
-static size_t read_memcached(const uint32_t *picks, size_t count) {
+static size_t read_memcached(void *arg, size_t count) {
+    const uint32_t *picks = arg;
     wire *w = dial();
     size_t found = 0, len;
     char *line, value[VALUE_LEN + 2];
@@ -137,83 +132,6 @@ static void fill_memcached(void) {
     free(w);
 }
 
-typedef struct {
-    size_t (*read)(const uint32_t *, size_t);
-    const uint32_t *picks;
-    size_t count, found;
-    pthread_barrier_t *start;
-} job;
-
-static void *work(void *arg) {
-    job *j = arg;
-    pthread_barrier_wait(j->start);
-    j->found = j->read(j->picks, j->count);
-    return NULL;
-}
-
-/* Nanoseconds per read, of all threads together. */
-static double timed(size_t (*read)(const uint32_t *, size_t), uint32_t (*picks)[PICKS], int threads, size_t count) {
-    pthread_t ids[THREADS];
-    job jobs[THREADS];
-    pthread_barrier_t start;
-    pthread_barrier_init(&start, NULL, (unsigned)threads + 1);
-    for (int t = 0; t < threads; t++) {
-        jobs[t] = (job){read, picks[t], count, 0, &start};
-        if (pthread_create(&ids[t], NULL, work, &jobs[t]) != 0) die("no thread");
-    }
-    double begun = now();
-    pthread_barrier_wait(&start);
-    for (int t = 0; t < threads; t++) {
-        pthread_join(ids[t], NULL);
-        if (jobs[t].found != count) die("a value was missing");
-    }
-    double each = (now() - begun) / ((double)count * threads);
-    pthread_barrier_destroy(&start);
-    return each;
-}
-
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(const double *values, int n) {
-    double sorted[ROUNDS_MAX];
-    memcpy(sorted, values, (size_t)n * sizeof *values);
-    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
-    return sorted[n / 2];
-}
-
-typedef struct {
-    const char *name;
-    size_t (*read)(const uint32_t *, size_t);
-    size_t count;
-} contestant;
-
-/* Times the contestants in turn; the first is hotset. Prints medians and, per contestant, the ratio
- * and the difference to the first. */
-static void compete(const char *title, uint32_t (*picks)[PICKS], int threads, int rounds, const contestant *them, int n) {
-    static double took[8][ROUNDS_MAX];
-    for (int r = -1; r < rounds; r++) /* one to warm up */
-        for (int c = 0; c < n; c++) {
-            int at = (c + r + 1) % n; /* each is first as often as last */
-            double each = timed(them[at].read, picks, threads, them[at].count);
-            if (r >= 0) took[at][r] = each;
-        }
-    printf("\n%s, %d thread%s, medians of %d rounds\n\n| cache | ns per get | times the first | more than the first |\n"
-           "|---|---|---|---|\n", title, threads, threads == 1 ? "" : "s", rounds);
-    for (int c = 0; c < n; c++) {
-        double ratio[ROUNDS_MAX], more[ROUNDS_MAX];
-        for (int r = 0; r < rounds; r++) {
-            ratio[r] = took[c][r] / took[0][r];
-            more[r] = took[c][r] - took[0][r];
-        }
-        printf("| %s | %.1f | %.2f | %+.1f ns |\n", them[c].name, median(took[c], rounds), median(ratio, rounds),
-               median(more, rounds));
-    }
-    fflush(stdout);
-}
-
 static uint64_t random_state = 0x9E3779B97F4A7C15u;
 static double chance(void) {
     random_state ^= random_state << 13;
@@ -244,6 +162,7 @@ static void choose(void) {
             zipf_picks[t][p] = shuffled[low];
             uniform_picks[t][p] = (uint32_t)(chance() * KEYS);
         }
+    for (int t = 0; t < THREADS; t++) zipf[t] = zipf_picks[t], uniform[t] = uniform_picks[t];
 }
 
 int main(int argc, char **argv) {
@@ -276,11 +195,11 @@ int main(int argc, char **argv) {
                          {"hotset_get, hotset_value_data, hotset_release", read_handle, PICKS},
                          {"hotset_get_bytes, hotset_release", read_hotset, PICKS},
                          {"hotset_get_copy", read_copy, PICKS}};
-    compete("zipf 0.99 over 100,000 keys", zipf_picks, 4, rounds, all, 4);
-    compete("uniform over 100,000 keys", uniform_picks, 4, rounds, all, 4);
-    compete("zipf 0.99 over 100,000 keys", zipf_picks, 1, rounds, all, 4);
-    compete("what the C face costs, zipf", zipf_picks, 1, rounds, face, 4);
-    compete("what the C face costs, uniform", uniform_picks, 1, rounds, face, 4);
+    compete("zipf 0.99 over 100,000 keys", "get", zipf, 4, rounds, all, 4);
+    compete("uniform over 100,000 keys", "get", uniform, 4, rounds, all, 4);
+    compete("zipf 0.99 over 100,000 keys", "get", zipf, 1, rounds, all, 4);
+    compete("what the C face costs, zipf", "get", zipf, 1, rounds, face, 4);
+    compete("what the C face costs, uniform", "get", uniform, 1, rounds, face, 4);
     hotset_close(cache);
     return 0;
 }
