@@ -1,5 +1,5 @@
-/* Contestants that take turns, in one thread or several. Ratios are medians of the rounds' ratios: on
- * a shared machine trust those alone. */
+/* Contestants that take turns, in one thread or several. Ratios are medians of the rounds' ratios:
+ * on a shared machine trust those alone. */
 #ifndef CONTEST_H
 #define CONTEST_H
 

@@ -1,5 +1,5 @@
-/* Puts of 100-byte values with new keys into full caches: hotset, and an LRU behind a mutex (lru.h).
- * Usage: writes [ROUNDS]. Both hold as many entries and take turns in each round. */
+/* Puts of 100-byte values with new keys into full caches: hotset, and an LRU behind a mutex
+ * (lru.h). Usage: writes [ROUNDS]. Both hold as many entries and take turns in each round. */
 #include "contest.h"
 #include "lru.h"
 #include <hotset.h>
