@@ -56,7 +56,7 @@ SHARD ?= 0/100
         install uninstall test-c-install demo-c bench-c tools-c soak adversaries sanitize mutants build-python test-python bench-python instructions-python \
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
-        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 tools-hiredis test-tiered test-tiered-c test-tiered-c-memcached test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered bench-tiered-c demo-tier2 demo-tier2-all demo-fleet test-tier2-sim \
+        tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 tools-hiredis test-tiered test-tiered-tls test-tiered-c test-tiered-c-memcached test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered bench-tiered-c demo-tier2 demo-tier2-all demo-fleet test-tier2-sim \
         wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
@@ -175,6 +175,10 @@ test-tier2: tools-redis build-python ## The second tier with servers that fail, 
 
 test-tiered: tools-redis ## The second tier in Rust with a redis-server, in several processes
 	cargo test --features redis,json --test tiered --test tiered_topologies
+
+test-tiered-tls: tools-redis ## The second tier in Rust with a redis-server that speaks TLS
+	CARGO_TARGET_DIR=target/tiered-tls $(CARGO) build --locked --manifest-path examples/tiered_tls/Cargo.toml
+	examples/tiered_tls/test.sh target/tiered-tls/debug/hotset-tiered-tls-example
 
 tools-hiredis: ## Install hiredis (Debian), for the second tier in C
 	@pkg-config --exists hiredis 2>/dev/null || { $(call need,libhiredis-dev-is-missing,libhiredis-dev pkg-config); }
