@@ -118,6 +118,7 @@ fn eviction_before_arrival_is_recorded_is_notified() {
 
 /// In a large table some keys find no slot near their home bucket long before it is full. Such an
 /// insertion moves only its own home bucket.
+#[cfg_attr(miri, ignore = "fills a large table")]
 #[test]
 fn insertion_without_a_free_slot_moves_one_home() {
     let spread = |n: u32| key_with_hash(n.wrapping_mul(0x9e37_79b9), n);
