@@ -116,13 +116,14 @@ impl hotset_cache {
         {
             return Err(hotset_status::HOTSET_CLOSED.into());
         }
+        let name = open.replace_name(None);
+        // `open` ends here: what follows changes fields that it covers.
         // SAFETY: no other call uses them, and none passes the exchange. The fields alone: a call
         // that a callback makes on the ticker's thread may read the other fields, to be refused.
         let (engine, ticker) = unsafe {
             let (engine, ticker) = (&raw mut (*cache).engine, &raw mut (*cache).ticker);
             (ptr::replace(engine, None), ptr::replace(ticker, None))
         };
-        let name = open.replace_name(None);
         // The ticker and the name first, so that this thread drops the engine, and with it every
         // entry.
         let dropped = catch_unwind(AssertUnwindSafe(|| {
