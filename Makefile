@@ -57,7 +57,7 @@ SHARD ?= 0/100
         test-freethreaded miri check-targets test-python-new test-peers test-adapters bench-adapters \
         release release-check test-release check-versions check-workflows artifacts checksums publish-crate publish-github tools-sbom test-portable \
         tools-redis tools-memcached test-memcached race-memcached bench-memcached tools-wrk tools-prometheus deb test-deb test-capi tools-capi test-metrics test-metrics-rust test-tier2 tools-hiredis test-tiered test-tiered-tls test-tiered-c test-tiered-c-memcached test-tiered-memcached test-tiered-python race-tier2 test-redis-clients bench-tier2 bench-tiered bench-tiered-c demo-tier2 demo-tier2-all demo-fleet test-tier2-sim \
-        wheels check-wheels sdist test-artifacts check-packages check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
+        wheels check-wheels sdist test-artifacts check-packages licenses check-crate check-deny check-semver check-minimal-versions doc-docsrs tools-release tools-crate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -278,7 +278,11 @@ sdist: ## Build the source distribution of the Python package, into target/packa
 test-artifacts: ## Install the wheels and the sdist by pip in fresh folders, run the tests of the sdist, and check what pip prints without a compiler (PYTHONS="3.11 3.13 3.14 3.15" TESTS=3.13)
 	$(if $(filter command line environment,$(origin PYTHONS)),PYTHONS="$(PYTHONS)") packaging/test_artifacts.sh
 
-check-packages: ## What is published, quickly: the crate's files and quickstart; an sdist, a wheel built from it without optimization, its contents, metadata and use
+licenses: ## Write the licenses of others in the wheel and the C library anew, after their dependencies have changed
+	python3 packaging/licenses.py --write
+
+check-packages: ## What is published, quickly: the crate's files and quickstart; licenses; an sdist, a wheel built from it without optimization, its contents, metadata and use
+	python3 packaging/licenses.py
 	python3 packaging/check_crate.py
 	packaging/quick.sh
 

@@ -49,7 +49,7 @@ for artifact in $ARTIFACTS; do
         work=$(mktemp -d)
         name=hotset-c-$version-$(uname -m)-$(uname -s | tr '[:upper:]' '[:lower:]')
         RELOCATABLE=1 PREFIX=/$name LIBDIR=lib DESTDIR=$work bindings/c/install/install.sh install >/dev/null
-        cp LICENSE-MIT LICENSE-APACHE CHANGELOG.md docs/how-to/install-c.md "$work/$name/"
+        cp LICENSE-MIT LICENSE-APACHE LICENSE-THIRD-PARTY CHANGELOG.md docs/how-to/install-c.md "$work/$name/"
         archive "$name" "$work"
         rm -rf "$work"
         ;;

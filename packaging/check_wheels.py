@@ -59,7 +59,7 @@ def check_metadata(wheel: Path, archive: zipfile.ZipFile, top: str) -> None:
     for name in metadata.get_all("License-File", []):
         text = archive.read(f"{top}/licenses/{name}").decode()
         check(text == (ROOT / Path(name).name).read_text(), f"{wheel.name}: {name} is not that of the root")
-    check(len(metadata.get_all("License-File", [])) == 2, f"{wheel.name}: two license files")
+    check(len(metadata.get_all("License-File", [])) == 3, f"{wheel.name}: three license files")
     check(metadata["License-Expression"] == "MIT OR Apache-2.0", f"{wheel.name}: License-Expression")
     check(metadata["Requires-Python"] == PROJECT["requires-python"], f"{wheel.name}: Requires-Python")
     check(set(metadata.get_all("Provides-Extra")) == set(PROJECT["optional-dependencies"]), f"{wheel.name}: extras")

@@ -244,7 +244,7 @@ fn names_of_python_tests_are_unique() {
 #[test]
 fn licenses_of_the_wheel_are_those_of_the_root() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
+    for name in ["LICENSE-MIT", "LICENSE-APACHE", "LICENSE-THIRD-PARTY"] {
         let copy = root.join("bindings/python/licenses").join(name);
         assert_eq!(
             fs::read_to_string(root.join(name)).unwrap(),
