@@ -1,4 +1,4 @@
-"""Collects the licenses of what the wheel and the C library contain of others, for `LICENSE-THIRD-PARTY`.
+"""Collects the licenses of others' code in the wheel and the C library: `LICENSE-THIRD-PARTY`.
 
     licenses.py --write: writes it anew, in the root and beside the wheel's other licenses
     licenses.py: checks that it is up to date
