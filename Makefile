@@ -78,6 +78,7 @@ fmt-check: ## The format of every source file
 	$(CARGO) fmt --manifest-path $(PYTHON) --check
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml --check
 	$(CARGO) fmt --manifest-path $(METRICS)/Cargo.toml --check
+	$(CARGO) fmt --manifest-path examples/tiered_tls/Cargo.toml --check
 
 # Tests and examples without features are those of test-minimal.
 clippy: ## Lints, as errors
@@ -177,6 +178,7 @@ test-tiered: tools-redis ## The second tier in Rust with a redis-server, in seve
 	cargo test --features redis,json --test tiered --test tiered_topologies
 
 test-tiered-tls: tools-redis ## The second tier in Rust with a redis-server that speaks TLS
+	CARGO_TARGET_DIR=target/tiered-tls $(CARGO) clippy --locked --manifest-path examples/tiered_tls/Cargo.toml -- -D warnings
 	CARGO_TARGET_DIR=target/tiered-tls $(CARGO) build --locked --manifest-path examples/tiered_tls/Cargo.toml
 	examples/tiered_tls/test.sh target/tiered-tls/debug/hotset-tiered-tls-example
 
@@ -611,6 +613,7 @@ fmt: ## Format every source file
 	$(CARGO) fmt --manifest-path $(PYTHON)
 	$(CARGO) fmt --manifest-path benches/c/rust/Cargo.toml
 	$(CARGO) fmt --manifest-path $(METRICS)/Cargo.toml
+	$(CARGO) fmt --manifest-path examples/tiered_tls/Cargo.toml
 
 tools: ## Install what the other targets need: valgrind, a nightly compiler, rustfmt, clippy
 	$(VALGRIND)
