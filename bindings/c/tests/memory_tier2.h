@@ -41,9 +41,11 @@ typedef struct {
     pthread_mutex_t lock;
     item items[ITEMS];
     memory_bus buses[BUSES];
-    int down, unanswered, released, connections, commands, packets;
-    misbehavior how;
-    hotset_tiered *within; /* called by execute, if it is set */
+    int released, connections, commands, packets;
+    /* What a test sets while the cache's threads read it. */
+    _Atomic int down, unanswered;
+    _Atomic misbehavior how;
+    hotset_tiered *_Atomic within; /* called by execute, if it is set */
 } memory;
 
 static memory *new_memory(void) {
@@ -224,7 +226,10 @@ static hotset_tier2_failure memory_execute(void *user, void *connection, const h
         }
         perform(m, command, answer);
     }
-    if (m->unanswered) m->unanswered--, failure = HOTSET_TIER2_TIMEOUT;
+    if (m->unanswered) {
+        m->unanswered--;
+        failure = HOTSET_TIER2_TIMEOUT;
+    }
     pthread_mutex_unlock(&m->lock);
     return failure;
 }

@@ -21,10 +21,13 @@ soname=$(readelf -d "$lib/libhotset.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p'
 ln -s "$lib/libhotset.so" "$work/$soname"
 export LD_LIBRARY_PATH=$work
 
+# Programs are C99, as the header is, except for one that needs atomics.
+standard() { [ "$1" = tiered ] && echo gnu11 || echo gnu99; } # NAME
+
 build() { # NAME FLAGS..
     local name=$1
     shift
-    cc -g -O1 -std=gnu99 "${warnings[@]}" -I"$root/include" "$tests/$name.c" -o "$work/$name" "$@" "$work/$soname" -lpthread
+    cc -g -O1 -std="$(standard "$name")" "${warnings[@]}" -I"$root/include" "$tests/$name.c" -o "$work/$name" "$@" "$work/$soname" -lpthread
 }
 
 the_header() {
@@ -167,10 +170,10 @@ asan)
 tsan)
     # The library was built with -Zsanitizer=thread, std included. The C compiler's runtime is not
     # the one that rustc's instrumentation needs, so the programs get rustc's.
-    export TSAN_OPTIONS=allocator_may_return_null=1
+    export TSAN_OPTIONS=allocator_may_return_null=1:die_after_fork=0
     runtime=$(rustc +nightly --print sysroot)/lib/rustlib/x86_64-unknown-linux-gnu/lib/librustc-nightly_rt.tsan.a
     for name in api callbacks threads tiered; do
-        cc -g -O1 -std=gnu99 "${warnings[@]}" -fsanitize=thread -I"$root/include" -c "$tests/$name.c" -o "$work/$name.o"
+        cc -g -O1 -std="$(standard "$name")" "${warnings[@]}" -fsanitize=thread -I"$root/include" -c "$tests/$name.c" -o "$work/$name.o"
         cc "$work/$name.o" -o "$work/$name" -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive -rdynamic "$work/$soname" \
             -lpthread -ldl -lm -lrt
         "$work/$name" || fail "$name"
