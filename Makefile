@@ -178,6 +178,7 @@ test-tiered: tools-redis ## The second tier in Rust with a redis-server, in seve
 	cargo test --features redis,json --test tiered --test tiered_topologies
 
 test-tiered-tls: tools-redis ## The second tier in Rust with a redis-server that speaks TLS
+	@$(call need,openssl,openssl)
 	CARGO_TARGET_DIR=target/tiered-tls $(CARGO) clippy --locked --manifest-path examples/tiered_tls/Cargo.toml -- -D warnings
 	CARGO_TARGET_DIR=target/tiered-tls $(CARGO) build --locked --manifest-path examples/tiered_tls/Cargo.toml
 	examples/tiered_tls/test.sh target/tiered-tls/debug/hotset-tiered-tls-example

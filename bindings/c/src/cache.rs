@@ -8,10 +8,11 @@ use crate::ticker::Ticker;
 use crate::types::{Status, hotset_status};
 use crate::{callback, memory};
 use engine::raw::stats_file::Registration;
+use std::cell::UnsafeCell;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::{mem, ptr};
 
 /// Cache, created by hotset_open. Any number of threads may use it concurrently.
 pub struct hotset_cache {
@@ -19,8 +20,10 @@ pub struct hotset_cache {
     live: AtomicU32,
     /// How many iterators are open.
     pub(crate) iterators: AtomicUsize,
-    engine: Option<Engine>,
-    ticker: Option<Ticker>,
+    /// Cells: `close` empties both while a callback on the ticker's thread may have a reference to
+    /// the whole, to be refused.
+    engine: UnsafeCell<Option<Engine>>,
+    ticker: UnsafeCell<Option<Ticker>>,
     /// Its place in the stats file, which holds a reference to the engine's cache.
     name: Mutex<Option<Registration>>,
     pub(crate) destructor: Option<Destructor>,
@@ -28,8 +31,8 @@ pub struct hotset_cache {
     pub(crate) id: u64,
 }
 
-// SAFETY: the engine may be shared, and only `close` uses the ticker; the header states that any
-// thread calls the destructor with its argument.
+// SAFETY: the engine may be shared, and only `close` uses the ticker and changes the cells, once;
+// the header states that any thread calls the destructor with its argument.
 unsafe impl Sync for hotset_cache {}
 
 const CLOSED: u32 = 0;
@@ -41,8 +44,8 @@ impl hotset_cache {
         Self {
             live: AtomicU32::new(generation()),
             iterators: AtomicUsize::new(0),
-            engine: Some(engine),
-            ticker,
+            engine: UnsafeCell::new(Some(engine)),
+            ticker: UnsafeCell::new(ticker),
             name: Mutex::new(None),
             destructor,
             id,
@@ -81,7 +84,8 @@ impl hotset_cache {
 
     #[inline(always)]
     pub(crate) fn engine(&self) -> &Engine {
-        self.engine.as_ref().expect("it is open")
+        // SAFETY: only `close` changes it, and no call that it does not refuse is in progress then.
+        unsafe { (*self.engine.get()).as_ref() }.expect("it is open")
     }
 
     /// Makes an entry. With a destructor, its value still belongs to the caller.
@@ -116,14 +120,9 @@ impl hotset_cache {
         {
             return Err(hotset_status::HOTSET_CLOSED.into());
         }
+        // SAFETY: no other call uses them, and none passes the exchange.
+        let (engine, ticker) = unsafe { (open.engine.get().replace(None), open.ticker.get().replace(None)) };
         let name = open.replace_name(None);
-        // `open` ends here: what follows changes fields that it covers.
-        // SAFETY: no other call uses them, and none passes the exchange. The fields alone: a call
-        // that a callback makes on the ticker's thread may read the other fields, to be refused.
-        let (engine, ticker) = unsafe {
-            let (engine, ticker) = (&raw mut (*cache).engine, &raw mut (*cache).ticker);
-            (ptr::replace(engine, None), ptr::replace(ticker, None))
-        };
         // The ticker and the name first, so that this thread drops the engine, and with it every
         // entry.
         let dropped = catch_unwind(AssertUnwindSafe(|| {

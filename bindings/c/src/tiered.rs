@@ -14,6 +14,7 @@ use crate::types::{Status, hotset_slice, hotset_status, hotset_value};
 use engine::tiered::{MAX_TAGS, TierKey, Tiered, is_tag};
 use engine::{LoadError, Ttl};
 use libc::{c_char, c_void};
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -24,7 +25,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct hotset_tiered {
     /// The generation of the process that opened it; [`CLOSED`] after the close.
     live: AtomicU32,
-    engine: Option<Engine>,
+    /// A cell: `close` empties it while a callback on another thread may have a reference to the
+    /// whole, to be refused.
+    engine: UnsafeCell<Option<Engine>>,
     keys: u32,
     id: u64,
 }
@@ -63,7 +66,7 @@ impl hotset_tiered {
     pub(crate) fn new(engine: Engine, keys: u32, id: u64) -> Self {
         Self {
             live: AtomicU32::new(generation()),
-            engine: Some(engine),
+            engine: UnsafeCell::new(Some(engine)),
             keys,
             id,
         }
@@ -86,7 +89,8 @@ impl hotset_tiered {
     }
 
     fn engine(&self) -> &Engine {
-        self.engine.as_ref().expect("it is open")
+        // SAFETY: only `close` changes it, and no call that it does not refuse is in progress then.
+        unsafe { (*self.engine.get()).as_ref() }.expect("it is open")
     }
 
     fn key(&self, bytes: &[u8]) -> Result<Key, Status> {
@@ -119,9 +123,8 @@ impl hotset_tiered {
         {
             return Err(hotset_status::HOTSET_CLOSED.into());
         }
-        // SAFETY: no other call uses it, and none passes the exchange. The field alone: a call that
-        // a callback makes on a thread of the cache may read the others, to be refused.
-        let engine = unsafe { ptr::replace(&raw mut (*tiered).engine, None) };
+        // SAFETY: no other call uses it, and none passes the exchange.
+        let engine = unsafe { open.engine.get().replace(None) };
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(engine)));
         // SAFETY: `hotset_tiered_open` leaked it, and it is closed.
         unsafe { CLOSED_CACHES.keep(tiered) };
