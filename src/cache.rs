@@ -275,14 +275,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         if let Some(guard) = &guard {
             match self.0.lookup_fast(key, hash, guard.guard()) {
                 Ok(entry) => return entry.map(|entry| read(&entry.value)),
-                Err(some) => found = some,
+                Err(some) => {
+                    if let Some(entry) = some.and_then(|some| self.0.hit_alive(some, guard.guard())) {
+                        return Some(read(&entry.value));
+                    }
+                    found = some;
+                }
             }
         }
         self.get_slow(key, guard.map(FastGuard::into_guard), hash, found, read)
     }
 
-    /// Completes a `get_with` that the fast path could not, and all hits of a cache with an
-    /// expiration. Out of line, so that it costs the fast path no registers.
+    /// Completes a `get_with` that the fast path could not. Out of line, so that it costs that no
+    /// registers.
     #[inline(never)]
     fn get_slow<Q, R>(
         &self,
@@ -297,15 +302,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let guard = guard.unwrap_or_else(|| self.0.engine.pin());
-        if let Some((found, earliest)) = found.zip(self.0.engine.coarse_now())
-            && let Some(entry) = self.0.hit_not_expiring(found, earliest, &guard)
-        {
-            return Some(read(&entry.value));
-        }
         let now = self.0.engine.now();
-        let entry = found
-            .and_then(|found| self.0.hit_timed(found, now, &guard))
-            .or_else(|| self.0.lookup_slow(key, hash, found, now, &guard));
+        let entry = self.0.lookup_slow(key, hash, found, now, &guard);
         let result = entry.map(|entry| read(&entry.value));
         drop(guard);
         self.0.engine.expire_if_due(now);

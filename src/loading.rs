@@ -229,16 +229,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
     {
         let engine = &self.0.engine;
-        let reloads = engine.time().refresh_after.is_some();
-        if let Some(earliest) = engine.coarse_now().filter(|_| !reloads) {
+        if engine.time().is_active() && engine.time().refresh_after.is_none() {
             let guard = engine.pin();
             match self.0.lookup_fast(key, hash, &guard) {
                 // Decided and counted: the first deadline is just being set by another thread.
                 Ok(None) => return Found::Missing(guard),
                 Ok(Some(entry)) => return Found::Cached(entry.value.clone()),
                 Err(found) => {
-                    let alive = found.and_then(|found| self.0.hit_not_expiring(found, earliest, &guard));
-                    if let Some(entry) = alive {
+                    if let Some(entry) = found.and_then(|found| self.0.hit_alive(found, &guard)) {
                         return Found::Cached(entry.value.clone());
                     }
                 }

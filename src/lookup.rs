@@ -1,10 +1,9 @@
 //! Lookups: the fast path that most gets take, and the slow path out of line.
 //!
 //! [`Inner::lookup_fast`] decides a lookup by one probe of the home bucket, if the counters of the
-//! calling thread are at hand. [`Inner::lookup_slow`] continues with what it found: it probes
-//! further, checks the deadline, restores the entry from a snapshot, and reports the hit to the
-//! policy. In a cache whose entries may expire, every hit takes the slow path, because it must read
-//! the clock.
+//! calling thread are at hand. In a cache whose entries may expire, [`Inner::hit_alive`] then reads
+//! the clock. [`Inner::lookup_slow`] continues with what they found: it probes further, checks the
+//! deadline, restores the entry from a snapshot, and reports the hit to the policy.
 
 use crate::cache::Inner;
 use crate::clock::COARSE_LAG;
@@ -55,9 +54,20 @@ impl<K: Hash, V, S: BuildHasher> Inner<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         found
-            .zip(self.engine.coarse_now())
-            .and_then(|(found, earliest)| self.hit_not_expiring(found, earliest, guard))
+            .and_then(|found| self.hit_alive(found, guard))
             .or_else(|| self.lookup_slow(key, hash, found, self.engine.now(), guard))
+    }
+
+    /// Does what [`lookup_slow`](Self::lookup_slow) does for an entry that was found, if that only
+    /// takes a comparison of its deadline. Otherwise counts nothing and returns `None`.
+    #[inline(always)]
+    pub(crate) fn hit_alive<'g>(&self, found: NonNull<Header>, guard: &'g Guard) -> Option<&'g Entry<K, V>> {
+        let local = self.engine.thread_states().near(guard)?;
+        if !self.engine.try_hit_alive(found, guard) {
+            return None;
+        }
+        local.hit();
+        Some(Engine::<K, V>::view(found))
     }
 
     /// Returns the key's entry, expired or not. Counts nothing.

@@ -47,6 +47,7 @@ use self::core::{CallerGuard, Core};
 use self::deferred::DeferredWork;
 use self::maintenance::Rings;
 use self::thread_state::ThreadStates;
+use crate::clock::COARSE_LAG;
 use crate::error::BuildError;
 use crate::expiry::Ttl;
 use crate::map::{Header, Map};
@@ -367,6 +368,35 @@ impl<K, V> Engine<K, V> {
                 return false;
             }
             header.set_hits(hits.saturating_add(1));
+        }
+        true
+    }
+
+    /// Counts a hit of an entry that was found in the map, in a cache whose entries may expire.
+    /// Returns false if the hit needs more than that: the entry has expired, or may soon, hits move
+    /// deadlines or are examined, or maintenance is due.
+    ///
+    /// Out of line, so that it costs lookups in other caches no registers.
+    #[inline(never)]
+    pub(crate) fn try_hit_alive(&self, found: NonNull<Header>, _guard: &Guard) -> bool {
+        if self.examines_hits || self.time.hits_move_deadlines() || !self.time.is_active() {
+            return false;
+        }
+        let (earliest, latest) = match self.time.clock.coarse_now() {
+            Some(earliest) => (earliest, earliest + COARSE_LAG),
+            None => {
+                let now = self.time.clock.now();
+                (now, now)
+            }
+        };
+        if earliest >= self.time.next_deadline() || self.is_expired(found, latest) {
+            return false;
+        }
+        // SAFETY: found under the guard, so alive while it lives.
+        let header = unsafe { Handle(found).header() };
+        let hits = header.hits();
+        if hits < self.policy_hit_limit {
+            header.set_hits(hits + 1);
         }
         true
     }
