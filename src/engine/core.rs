@@ -13,7 +13,7 @@ use super::limbo::{Limbo, Portion};
 use super::sizing::Sizing;
 use super::views::{PolicyView, TimerView};
 use super::writer::OldWriter;
-use crate::map::{LINKED, Map, OwnedTable};
+use crate::map::{Map, OwnedTable};
 #[cfg(feature = "snapshot")]
 use crate::policy::Rank;
 use crate::policy::{AnyPolicy, Entries, Evictions, MAX_PLACE, Places, Policy, PolicyKind, Verdict};
@@ -86,7 +86,7 @@ impl Core {
         drops: bool,
         slots: usize,
     ) -> Self {
-        const { assert!(MAX_PLACE < LINKED && LINKED <= EVICTED) };
+        const { assert!(MAX_PLACE < EVICTED) };
         Self {
             policy: AnyPolicy::new(kind, capacity, shape.weighted),
             policy_view: PolicyView(shape),
@@ -131,8 +131,8 @@ impl Core {
         // A previous entry's memory is reused only for entries with the same layout.
         let (shape, mut free, mut nonstandard) = (self.policy_view.0, Chain::new(), Chain::new());
         for entry in (0..count).map_while(|_| self.limbo.pop()) {
-            // SAFETY: no reader can reference an entry of the `safe` queue, and the limbo no longer
-            // holds it. Its header still has the flag of its layout.
+            // SAFETY: no reader can reference an entry that the limbo gives out, and the limbo no
+            // longer holds it. Its header still has the flag of its layout.
             unsafe {
                 let chain = if shape.has_standard_layout(entry) {
                     &mut free
@@ -142,6 +142,7 @@ impl Core {
                 chain.push(entry);
             }
         }
+        self.limbo.shrink();
         DeferredWork {
             free,
             nonstandard,

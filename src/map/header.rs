@@ -4,14 +4,13 @@
 //! to the holder of the maintenance lock (invariant 11); readers write the hit counter only.
 #![forbid(unsafe_code)]
 
-use crate::prim::sync::{AtomicU8, AtomicU16, AtomicU32, Ordering};
-use std::ptr;
+use crate::prim::sync::{AtomicU8, AtomicU16, Ordering};
 
 /// What the map and the policy keep in each entry: 8 bytes at its start.
 #[repr(C, align(8))]
 pub(crate) struct Header {
     /// The upper half of the key's hash.
-    hash: AtomicU32,
+    hash: u32,
     /// The lower 16 and the upper 7 bits of the place. The highest bit is `TIMED`.
     place_low: AtomicU16,
     place_high: AtomicU8,
@@ -21,52 +20,22 @@ pub(crate) struct Header {
 
 /// The bit of `place_high` that marks an entry with an expiration.
 const TIMED: u8 = 1 << 7;
-/// Number of bits of a link that are kept in the place. Addresses have 48 bits, and entries are
-/// aligned to 8 bytes, so a link has 45, of which `hash` keeps 32.
-const LINK_BITS: u32 = 13;
-/// First of the places of linked entries, and of entries unknown to the policy.
-pub(crate) const LINKED: u32 = (1 << 23) - (1 << LINK_BITS);
 
 impl Header {
     /// Returns the header of an entry with this key hash and place, without hits.
     pub(crate) fn new(hash: u64, place: u32, timed: bool) -> Self {
         Self {
-            hash: AtomicU32::new((hash >> 32) as u32),
+            hash: (hash >> 32) as u32,
             place_low: AtomicU16::new(place as u16),
             place_high: AtomicU8::new((place >> 16) as u8 | if timed { TIMED } else { 0 }),
             hits: AtomicU8::new(0),
         }
     }
 
-    /// Returns the upper half of the key's hash; any number once a link was set.
+    /// Returns the upper half of the key's hash.
     #[inline]
     pub(crate) fn hash(&self) -> u32 {
-        self.hash.load(Ordering::Relaxed)
-    }
-
-    /// Stores the address of another entry in place of the hash and the place. From then on the
-    /// place is one of [`LINKED`] and above.
-    ///
-    /// Only the holder of the maintenance lock calls this, and only once the entry is in no map.
-    /// Readers that found the entry earlier may still read the header. If one of them searches the
-    /// map for that entry, the search may begin at a wrong home bucket. It finds nothing, which is
-    /// right.
-    #[inline]
-    pub(crate) fn set_link(&self, other: *mut Header) {
-        let link = other.expose_provenance() as u64 / align_of::<Header>() as u64;
-        debug_assert!(link >> (32 + LINK_BITS) == 0);
-        // Release pairs with the Acquire fence in `Table::for_each_in_home`: a thread that reads
-        // the link sees the unlinking.
-        self.hash.store(link as u32, Ordering::Release);
-        self.set_place(LINKED | (link >> 32) as u32);
-    }
-
-    /// Returns the address that [`set_link`](Self::set_link) stored.
-    #[inline]
-    pub(crate) fn link(&self) -> *mut Header {
-        debug_assert!(self.place() >= LINKED);
-        let link = u64::from(self.place() & !LINKED) << 32 | u64::from(self.hash());
-        ptr::with_exposed_provenance_mut((link as usize) * align_of::<Header>())
+        self.hash
     }
 
     /// Returns whether the entry has an expiration. Never changes during the lifetime of the entry.

@@ -57,7 +57,7 @@ use owned_table::Discarded;
 use std::ptr::{self, NonNull};
 use table::{Step, Table, pointer};
 
-pub(crate) use header::{Header, LINKED};
+pub(crate) use header::Header;
 pub(crate) use owned_table::{NoMemory, OwnedTable};
 pub(crate) use table::{Inserted, Mode, UNCONDITIONAL};
 

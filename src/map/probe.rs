@@ -10,7 +10,7 @@
 use super::header::Header;
 use super::layout::{control, slot, tags};
 use super::table::{Found, Table, address, pointer};
-use crate::prim::sync::{AtomicU64, Ordering, fence};
+use crate::prim::sync::{AtomicU64, Ordering};
 use std::ptr::NonNull;
 
 impl Table {
@@ -170,21 +170,10 @@ impl Table {
     pub(super) fn for_each_in_home(&self, home: usize, control_word: u64, mut visit: impl FnMut(u64, u32)) {
         for distance in 0..=control::probe_limit(control_word) {
             for at in &self.bucket(self.bucket_at(home, distance)).slots {
-                let mut word = at.load(Ordering::Acquire);
-                while slot::is_present(word) && slot::distance(word) == distance {
+                let word = at.load(Ordering::Acquire);
+                if slot::is_present(word) && slot::distance(word) == distance {
                     // SAFETY: the entry was present after the caller was pinned (invariant 15).
-                    let hash = unsafe { pointer(word).as_ref() }.hash();
-                    // Acquire pairs with the Release in `Header::set_link`.
-                    fence(Ordering::Acquire);
-                    // An entry that has left the map may hold a link in place of its hash, and
-                    // another entry may be in its slot. If the slot is unchanged after the hash was
-                    // read, the hash was one.
-                    let now = at.load(Ordering::Acquire);
-                    if (now ^ word) & !slot::STATE == 0 && now != 0 {
-                        visit(word, hash);
-                        break;
-                    }
-                    word = now;
+                    visit(word, unsafe { pointer(word).as_ref() }.hash());
                 }
             }
         }
