@@ -62,19 +62,25 @@ impl Counter {
     }
 
     /// Adds `more` to the count.
+    #[inline(always)]
     pub(crate) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
+        self.add_ordered(more, Ordering::Relaxed);
     }
 
     /// Adds one; returns the previous count.
     #[inline(always)]
     pub(crate) fn increment(&self, order: Ordering) -> u64 {
+        self.add_ordered(1, order)
+    }
+
+    #[inline(always)]
+    fn add_ordered(&self, more: u64, order: Ordering) -> u64 {
         if cfg!(Py_GIL_DISABLED) {
-            self.0.fetch_add(1, order)
+            self.0.fetch_add(more, order)
         } else {
             // The GIL is held from the load to the store, so no other thread counts in between.
             let before = self.0.load(Ordering::Relaxed);
-            self.0.store(before.wrapping_add(1), order);
+            self.0.store(before.wrapping_add(more), order);
             before
         }
     }

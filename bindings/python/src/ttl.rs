@@ -73,11 +73,17 @@ impl WithTtl {
 /// The type of [`WithTtl`], which lives as long as the process.
 static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
+/// Returns whether what was loaded is a [`WithTtl`].
+#[inline(always)]
+pub(crate) fn is_with_ttl(loaded: &Ref) -> bool {
+    // SAFETY: `loaded` holds a reference.
+    unsafe { ffi::Py_TYPE(loaded.get()) == TYPE.load(Ordering::Relaxed) }
+}
+
 /// Returns what was loaded and its time to live, which a [`WithTtl`] overrides.
 #[inline]
 pub(crate) fn unwrap_with_ttl(loaded: Ref, ttl: Ttl) -> PyResult<(Ref, Ttl)> {
-    // SAFETY: `loaded` holds a reference.
-    if unsafe { ffi::Py_TYPE(loaded.get()) } == TYPE.load(Ordering::Relaxed) {
+    if is_with_ttl(&loaded) {
         return unwrap_own_ttl(loaded, ttl);
     }
     Ok((loaded, ttl))

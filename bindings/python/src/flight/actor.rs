@@ -94,12 +94,13 @@ fn running_greenlet(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     if let Some(getcurrent) = GETCURRENT.get(py) {
         return getcurrent.bind(py).call0().ok();
     }
-    let modules = modules(py)?;
-    if version(&modules).is_some_and(|version| version == WITHOUT_GREENLET.load(Ordering::Relaxed)) {
+    if is_without_greenlet() {
         return None;
     }
+    let modules = modules(py)?;
     let Some(greenlet) = modules.get_item(intern!(py, "greenlet")).ok()? else {
-        WITHOUT_GREENLET.store(version(&modules).unwrap_or(0), Ordering::Relaxed);
+        // SAFETY: the interpreter holds it.
+        WITHOUT_GREENLET.store(unsafe { version_of(modules.as_ptr()) }, Ordering::Relaxed);
         return None;
     };
     let getcurrent = greenlet.getattr(intern!(py, "getcurrent")).ok()?;
@@ -112,19 +113,37 @@ fn running_greenlet(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
 /// Nearly all programs do without greenlet, and finding that out would take a tenth of a miss.
 static WITHOUT_GREENLET: AtomicU64 = AtomicU64::new(0);
 
-/// Returns a number, not 0, that no other dict has, nor this one after another change; `None` where
-/// Python has no such number.
+/// Returns whether no module has been imported since greenlet was last missing. Takes no reference:
+/// to return one right after it was taken, as PyO3 does, waits a dozen cycles for the count.
+#[inline(always)]
+fn is_without_greenlet() -> bool {
+    let known = WITHOUT_GREENLET.load(Ordering::Relaxed);
+    // SAFETY: the calling thread is attached. The interpreter holds the object, which is a dict if
+    // it is the one whose version is known.
+    known != 0 && unsafe { version_of(ffi::PyImport_GetModuleDict()) } == known
+}
+
+/// Returns a number that no other dict has, nor this one after another change; 0 where Python has no
+/// such number, or for another object.
+///
+/// # Safety
+/// The object is null or alive.
 #[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
 #[allow(deprecated, reason = "up to 3.13 each change of a dict sets it")]
-fn version(dict: &Bound<'_, PyDict>) -> Option<u64> {
+#[inline(always)]
+unsafe fn version_of(modules: *mut ffi::PyObject) -> u64 {
     // SAFETY: the object is a dict. With the GIL no thread changes it while this runs.
-    let tag = unsafe { (*dict.as_ptr().cast::<ffi::PyDictObject>()).ma_version_tag };
-    (tag != 0).then_some(tag)
+    unsafe {
+        if modules.is_null() || ffi::PyDict_Check(modules) == 0 {
+            return 0;
+        }
+        (*modules.cast::<ffi::PyDictObject>()).ma_version_tag
+    }
 }
 
 #[cfg(any(Py_3_14, Py_GIL_DISABLED))]
-fn version(_: &Bound<'_, PyDict>) -> Option<u64> {
-    None
+unsafe fn version_of(_: *mut ffi::PyObject) -> u64 {
+    0
 }
 
 /// Returns the imported modules by name.

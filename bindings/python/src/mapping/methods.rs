@@ -113,7 +113,7 @@ impl Mapping {
 
     /// Finds the key's value, waits for another caller's load, or makes the caller the leader.
     #[inline(never)]
-    fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<LoadStart> {
+    fn begin_load(&self, key: &Bound<'_, PyAny>, py: Python<'_>) -> PyResult<LoadStart<LoadToken>> {
         self.with_search_py(key, |search| {
             loop {
                 let completed = self.store.loads.completed();
@@ -131,7 +131,8 @@ impl Mapping {
                         Completion::Error(failure) => return Err(raise_copy(failure).into()),
                         Completion::Abandoned => {}
                     },
-                    LoadRole::Lead(token) => {
+                    LoadRole::Lead(id) => {
+                        let token = id.token(search);
                         // Another caller's load may have completed between the miss and this load's
                         // start.
                         if self.store.loads.completed() == completed {
@@ -188,7 +189,8 @@ impl Mapping {
                     return reply(0, found.or_raise()?.into_bound(py));
                 }
                 match self.store.join_or_lead(search, &key.clone().into(), true)? {
-                    LoadRole::Lead(token) => {
+                    LoadRole::Lead(id) => {
+                        let token = id.token(search);
                         let leading = AbandonOnDrop::new(&self.store.loads, token);
                         let cache = CacheRef::new(py, self, |mapping| mapping as &dyn LoadOwner);
                         let flight = Flight::lead(cache, key.clone().into(), token);

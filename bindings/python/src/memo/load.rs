@@ -9,8 +9,8 @@ use crate::flight::shared::{Completion, Outcome, SharedLoad, failure};
 use crate::interrupt;
 use crate::objects::{Object, Raised, Ref};
 use crate::store::key::{self, Found, KeyQuery, Search, Value};
-use crate::store::loads::{AbandonOnDrop, LoadRole, LoadStart, LoadToken};
-use crate::ttl::unwrap_with_ttl;
+use crate::store::loads::{AbandonOnDrop, LoadId, LoadRole, LoadStart, LoadToken};
+use crate::ttl::{is_with_ttl, unwrap_with_ttl};
 use crate::types::NativeObject;
 use hotset::Ttl;
 use pyo3::exceptions::{PyException, PyRuntimeError};
@@ -48,16 +48,17 @@ impl Memo {
         completed: Option<u64>,
         load: impl FnOnce() -> Result<Ref, Raised>,
     ) -> Result<Ref, Raised> {
-        let token = match self.begin_load(search, key, completed)? {
+        let id = match self.begin_load(search, key, completed)? {
             LoadStart::Done(value) => return Ok(value),
-            LoadStart::Bypass => return split_ttl(load()).map(|(value, _)| value),
-            LoadStart::Lead(token) => token,
+            LoadStart::Bypass => return take_value(load(), &mut None),
+            LoadStart::Lead(id) => id,
         };
-        let leading = AbandonOnDrop::new(&self.store.loads, token);
-        let loaded = split_ttl(load());
-        self.end_led_load(search, key, &loaded, token)?;
+        let leading = AbandonOnDrop::new(&self.store.loads, id.token(search));
+        let mut own_ttl = None;
+        let loaded = take_value(load(), &mut own_ttl);
+        self.end_led_load(search, key, &loaded, own_ttl.as_ref().unwrap_or(&Ttl::Default), id)?;
         leading.disarm();
-        loaded.map(|(value, _)| value)
+        loaded
     }
 
     #[inline(never)]
@@ -66,7 +67,7 @@ impl Memo {
         search: &Search<'_, T>,
         key: &Ref,
         mut completed: Option<u64>,
-    ) -> Result<LoadStart, Raised> {
+    ) -> Result<LoadStart<LoadId>, Raised> {
         let loads = &self.store.loads;
         let mut missed = completed.is_some();
         loop {
@@ -86,14 +87,15 @@ impl Memo {
                     // The comparison below then looks the key up again.
                     Completion::Abandoned => completed = completed.and(Some(before)),
                 },
-                LoadRole::Lead(token) => {
-                    let leading = AbandonOnDrop::new(loads, token);
+                LoadRole::Lead(id) => {
+                    let leading = AbandonOnDrop::new(loads, id.token(search));
                     if completed.is_some_and(|completed| loads.completed() != completed)
                         && let Some(found) = self.store.get(search)?
                     {
                         return found.or_raise().map(LoadStart::Done);
                     }
-                    return Ok(LoadStart::Lead(leading.disarm()));
+                    leading.disarm();
+                    return Ok(LoadStart::Lead(id));
                 }
             }
         }
@@ -105,22 +107,24 @@ impl Memo {
         &self,
         search: &Search<'_, T>,
         key: &Ref,
-        loaded: &Result<(Ref, Ttl), Raised>,
-        token: LoadToken,
+        loaded: &Result<Ref, Raised>,
+        ttl: &Ttl,
+        id: LoadId,
     ) -> Result<(), Raised> {
-        let ttl = loaded.as_ref().map_or(Ttl::Default, |(_, ttl)| *ttl);
-        self.with_outcome(loaded, |outcome| self.end_load(search, key, token, outcome, ttl))
+        self.with_outcome(loaded, |outcome| {
+            self.end_load(search, key, id.token(search), outcome, ttl)
+        })
     }
 
     /// Runs `f` with the outcome of a load. An exception is set again afterwards, unless `f` raises
     /// another.
     fn with_outcome(
         &self,
-        loaded: &Result<(Ref, Ttl), Raised>,
+        loaded: &Result<Ref, Raised>,
         f: impl FnOnce(&Outcome) -> Result<(), Raised>,
     ) -> Result<(), Raised> {
         match loaded {
-            Ok((value, _)) => f(&Outcome::Value(value.clone())),
+            Ok(value) => f(&Outcome::Value(value.clone())),
             Err(Raised) => Python::attach(|py| {
                 let error = PyErr::fetch(py);
                 let outcome = failure(py, &error);
@@ -226,7 +230,7 @@ impl Memo {
         search: &Search<'_, T>,
         key: &Ref,
         outcome: &Outcome,
-        ttl: Ttl,
+        ttl: &Ttl,
     ) -> Result<(), Raised> {
         match outcome {
             Outcome::Value(value) => {
@@ -235,7 +239,7 @@ impl Memo {
                 }
                 let weight = self.store.weigh(&[value.get()])?;
                 self.store
-                    .insert(search, key.clone(), Value::new(value.clone()), weight, ttl)
+                    .insert(search, key.clone(), Value::new(value.clone()), weight, *ttl)
             }
             Outcome::Abandoned if self.reloads => self.store.reload_abandoned(search),
             Outcome::Error(_) if self.reloads && self.store.contains(search)? => {
@@ -255,18 +259,24 @@ impl Memo {
         key: &Ref,
         token: LoadToken,
         outcome: &Outcome,
-        ttl: Ttl,
+        ttl: &Ttl,
     ) -> Result<(), Raised> {
         self.store
             .end_load(search, token, outcome, || self.store_outcome(search, key, outcome, ttl))
     }
 }
 
-/// Splits what a function returned into a value and its time to live, which is the default unless
-/// it is a `WithTtl`.
-#[inline(never)]
-fn split_ttl(loaded: Result<Ref, Raised>) -> Result<(Ref, Ttl), Raised> {
-    unwrap_with_ttl(loaded?, Ttl::Default).map_err(raise)
+/// Returns the value that a function returned, and sets `own_ttl` if that was a `WithTtl`.
+#[inline(always)]
+fn take_value(loaded: Result<Ref, Raised>, own_ttl: &mut Option<Ttl>) -> Result<Ref, Raised> {
+    match loaded {
+        Ok(loaded) if is_with_ttl(&loaded) => {
+            let (value, ttl) = unwrap_with_ttl(loaded, Ttl::Default).map_err(raise)?;
+            *own_ttl = Some(ttl);
+            Ok(value)
+        }
+        loaded => loaded,
+    }
 }
 
 fn reentrant_call_error() -> PyErr {

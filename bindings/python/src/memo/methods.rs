@@ -146,7 +146,8 @@ impl Memo {
             }
             let own = key.key()?;
             match self.store.join_or_lead(search, &own, true)? {
-                LoadRole::Lead(token) => {
+                LoadRole::Lead(id) => {
+                    let token = id.token(search);
                     let leading = AbandonOnDrop::new(&self.store.loads, token);
                     let cache = CacheRef::new(py, self, |memo| memo as &dyn LoadOwner);
                     let mut flight = Flight::lead(cache, own, token);
@@ -269,7 +270,7 @@ impl LoadOwner for Memo {
                 self.store.loads.complete(lead.token, outcome);
                 return Ok(());
             }
-            Memo::end_load(self, &search, &lead.key, lead.token, outcome, ttl)
+            Memo::end_load(self, &search, &lead.key, lead.token, outcome, &ttl)
         })
     }
 

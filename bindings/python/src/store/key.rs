@@ -50,7 +50,7 @@ impl Key {
 
     /// Takes the reference out of the entry.
     pub(crate) fn take(&self) -> Object {
-        self.0.swap(ptr::null_mut(), Ordering::Relaxed)
+        take(&self.0)
     }
 }
 
@@ -75,9 +75,7 @@ impl Value {
 
     /// Takes the reference out of the entry.
     pub(crate) fn take(&self) -> Object {
-        self.0
-            .swap(ptr::null_mut(), Ordering::Relaxed)
-            .map_addr(|address| address & !RAISES)
+        take(&self.0).map_addr(|address| address & !RAISES)
     }
 
     /// Returns a new reference to the value, `None` for a failure.
@@ -124,6 +122,19 @@ impl Drop for Value {
     fn drop(&mut self) {
         drop_object(ptr::null_mut(), self.take());
     }
+}
+
+/// Takes a reference out of an entry.
+#[inline(always)]
+fn take(held: &AtomicPtr<ffi::PyObject>) -> Object {
+    if cfg!(Py_GIL_DISABLED) {
+        return held.swap(ptr::null_mut(), Ordering::Relaxed);
+    }
+    // Only the thread that unlinked the entry takes its references out, with the GIL, or the one
+    // that frees it.
+    let taken = held.load(Ordering::Relaxed);
+    held.store(ptr::null_mut(), Ordering::Relaxed);
+    taken
 }
 
 fn drop_object(key: Object, value: Object) {

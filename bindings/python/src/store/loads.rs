@@ -70,13 +70,19 @@ impl InFlightTable {
         found.ok().map(|found| found.remove().0)
     }
 
-    #[inline]
-    fn insert(&mut self, load: InFlight) {
+    /// Inserts what `make` returns, which the first load's place is made in.
+    #[inline(always)]
+    fn insert_with(&mut self, make: impl FnOnce() -> InFlight) {
         if self.first.is_none() {
-            self.first = Some(load);
+            self.first = Some(make());
         } else {
-            self.others.insert_unique(load.hash, load, |load| load.hash);
+            self.insert_other(make());
         }
+    }
+
+    #[inline(never)]
+    fn insert_other(&mut self, load: InFlight) {
+        self.others.insert_unique(load.hash, load, |load| load.hash);
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut InFlight> {
@@ -90,8 +96,6 @@ static NEXT: Counter = Counter::new();
 #[derive(Default)]
 pub(crate) struct LoadTable {
     in_flight: GilCell<InFlightTable>,
-    /// The number of invalidations of loads.
-    invalidations: Counter,
     completed: Counter,
     failed: Counter,
     waits: Counter,
@@ -109,7 +113,7 @@ const MAX_CANCELLED: usize = 256;
 
 pub(crate) enum LoadRole {
     /// The caller leads the load, and must complete it.
-    Lead(LoadToken),
+    Lead(LoadId),
     /// Another caller leads it; wait.
     Wait(Arc<SharedLoad>),
     /// The caller leads it already, and looked the key up from inside its own load.
@@ -120,13 +124,30 @@ pub(crate) enum LoadRole {
 }
 
 /// What a caller must do after a miss.
-pub(crate) enum LoadStart {
+pub(crate) enum LoadStart<L> {
     /// Return the value, which another caller has loaded.
     Done(Ref),
     /// Load the value, and complete the load.
-    Lead(LoadToken),
+    Lead(L),
     /// Load the value, and store nothing.
     Bypass,
+}
+
+/// The number of a load that the caller leads. One word: so the results of the functions between a
+/// miss and the call fit into registers. What went through the stack in parts and was copied as a
+/// whole waited for the stores, a dozen cycles each time.
+#[derive(Clone, Copy)]
+pub(crate) struct LoadId(u64);
+
+impl LoadId {
+    /// Returns the load, whose key is what the caller searched for.
+    #[inline(always)]
+    pub(crate) fn token<T: MatchesKey>(self, search: &Search<'_, T>) -> LoadToken {
+        LoadToken {
+            hash: KeyQuery::hash(search),
+            id: self.0,
+        }
+    }
 }
 
 /// A load that the caller leads.
@@ -134,8 +155,6 @@ pub(crate) enum LoadStart {
 pub(crate) struct LoadToken {
     hash: u64,
     pub(crate) id: u64,
-    /// The number of invalidations when it began.
-    invalidations: u64,
 }
 
 impl LoadToken {
@@ -241,7 +260,7 @@ impl LoadTable {
             }
             if search.is_conclusive() {
                 let id = NEXT.increment(Ordering::Relaxed);
-                let load = InFlight {
+                table.insert_with(|| InFlight {
                     hash: KeyQuery::hash(search),
                     key: key.clone(),
                     id,
@@ -250,14 +269,8 @@ impl LoadTable {
                     invalidated: false,
                     shared: None,
                     begun: raw::ticks(),
-                };
-                let (hash, invalidations) = (load.hash, self.invalidations.get(Ordering::Relaxed));
-                table.insert(load);
-                return Ok(LoadRole::Lead(LoadToken {
-                    hash,
-                    id,
-                    invalidations,
-                }));
+                });
+                return Ok(LoadRole::Lead(LoadId(id)));
             }
             drop(table);
             search.resolve()?;
@@ -269,7 +282,6 @@ impl LoadTable {
         let mut table = self.in_flight.lock();
         if let Some(load) = table.find(hash, |load| load.id == id) {
             load.invalidated = true;
-            self.invalidations.increment(Ordering::Relaxed);
         }
     }
 
@@ -307,12 +319,10 @@ impl LoadTable {
     pub(crate) fn is_valid(&self, token: LoadToken) -> bool {
         // A load that is invalidated after this check is found out when it completes: then its
         // result is removed.
-        self.invalidations.get(Ordering::Relaxed) == token.invalidations || {
-            let mut table = self.in_flight.lock();
-            table
-                .find(token.hash, |load| load.id == token.id)
-                .is_some_and(|load| !load.invalidated)
-        }
+        let mut table = self.in_flight.lock();
+        table
+            .find(token.hash, |load| load.id == token.id)
+            .is_some_and(|load| !load.invalidated)
     }
 
     /// Ends a load, unless it has ended, and hands the outcome to its waiters. Returns whether the
@@ -356,7 +366,6 @@ impl LoadTable {
                     !load.invalidated && search.matches(load.key.get())
                 }) {
                     load.invalidated = true;
-                    self.invalidations.increment(Ordering::Relaxed);
                     return Ok(());
                 }
             }
@@ -369,6 +378,5 @@ impl LoadTable {
     pub(crate) fn invalidate_all(&self) {
         let mut table = self.in_flight.lock();
         table.iter_mut().for_each(|load| load.invalidated = true);
-        self.invalidations.increment(Ordering::Relaxed);
     }
 }
