@@ -2,7 +2,7 @@
 
 use crate::cache::{Cache, Inner, OnLastDrop};
 use crate::clock::{Clock, TimeSource, nanos};
-use crate::engine::{ExpirySettings, Listener, Settings};
+use crate::engine::{ExpirySettings, Listener, Pointee, Settings};
 use crate::error::BuildError;
 use crate::expiry::Expiry;
 use crate::negative::Failures;
@@ -80,6 +80,7 @@ pub struct Builder<K, V, S = DefaultHasher> {
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) policy: PolicyKind,
     pub(crate) listener: Option<Listener<K, V>>,
+    pub(crate) pointee: Option<Pointee<V>>,
     pub(crate) time: ExpirySettings<K, V>,
     jitter: f64,
     background: Option<Runner>,
@@ -148,6 +149,7 @@ impl<K, V, S> Cache<K, V, S> {
             weigher: None,
             policy: PolicyKind::default(),
             listener: None,
+            pointee: None,
             time: ExpirySettings::new(TimeSource::System),
             jitter: 0.0,
             background: None,
@@ -469,6 +471,7 @@ impl<K, V, S> Builder<K, V, S> {
             capacity,
             weighted: self.weigher.is_some(),
             listener: self.listener,
+            pointee: self.pointee,
             time: self.time,
             profile: self.profile,
             autosize,

@@ -68,6 +68,7 @@ impl<K> Failures<K> {
             capacity: (capacity / 8).clamp(MIN_KEYS, MAX_KEYS),
             weighted: false,
             listener: None,
+            pointee: None,
             time,
             profile: false,
             autosize: None,

@@ -29,6 +29,7 @@
 #[cfg(all(feature = "stats-file", unix))]
 pub mod stats_file;
 
+use crate::builder::Builder;
 use crate::cache::{Cache, Inner};
 use crate::clock::COARSE_LAG;
 use crate::engine::Engine;
@@ -311,6 +312,45 @@ where
         .engine
         .insert(hash, new, |other, _| other.borrow() == sought, guard);
     inner.engine.expire_if_due(now);
+}
+
+/// Inserts the entry that `make` returns as [`Cache::insert`] does. `sought` is the borrowed form of
+/// its key: meanwhile the memory of the key's place in the cache is prefetched. Returns the error of
+/// `make`, which runs no code of the user's.
+#[inline]
+pub fn insert_made<K, V, S, Q, E>(
+    cache: &Cache<K, V, S>,
+    sought: &Q,
+    make: impl FnOnce() -> Result<(K, V), E>,
+) -> Result<(), E>
+where
+    K: Hash + Eq + Borrow<Q>,
+    S: BuildHasher,
+    Q: Hash + Eq + ?Sized,
+{
+    let inner = &*cache.0;
+    let now = inner.engine.now_for(Ttl::Default);
+    let hash = inner.hash(sought);
+    let guard = inner.engine.pin_fenced();
+    inner.engine.map().prefetch(hash, &guard);
+    let (key, value) = make()?;
+    let weight = inner.weigh(&key, &value);
+    let times = inner.times(hash, (&key, &value), Ttl::Default, now, &guard);
+    inner.begin_change(hash, sought, Fence::Executed);
+    let new = inner.engine.make(hash, (key, value), weight, times, &guard);
+    inner.engine.insert(hash, new, |other, new| other == new, guard);
+    inner.engine.expire_if_due(now);
+    Ok(())
+}
+
+/// Has a cache prefetch what `pointee` returns for each value that it is about to drop: the address
+/// of the memory that the destructor reads first, which is cold once a value is evicted. The cache
+/// misses of a whole batch then overlap.
+///
+/// `pointee` runs no code of the user's, and reads no more than the value itself.
+pub fn prefetch_dropped<K, V, S>(mut builder: Builder<K, V, S>, pointee: fn(&V) -> *const ()) -> Builder<K, V, S> {
+    builder.pointee = Some(pointee);
+    builder
 }
 
 /// Returns the result of `read` for the value of `key`, as [`Cache::get_with`] does, and passes to

@@ -469,6 +469,17 @@ impl Chain {
         Some(first)
     }
 
+    /// Returns the entries from the first to the last. Their headers are overwritten.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Handle> {
+        let mut next = self.first;
+        std::iter::from_fn(move || {
+            let entry = next?;
+            // SAFETY: written by `push`.
+            next = unsafe { entry.0.cast::<Option<Handle>>().read() };
+            Some(entry)
+        })
+    }
+
     /// Puts all entries of `other` before those of this chain. O(1).
     #[inline]
     pub(super) fn prepend(&mut self, other: Self) {

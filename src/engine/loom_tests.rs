@@ -228,6 +228,7 @@ fn engine<const N: usize>(capacity: u64, before: fn(&Case), threads: [fn(&Case);
             capacity,
             weighted: false,
             listener: None,
+            pointee: None,
             time: ExpirySettings::new(TimeSource::System),
             profile: false,
             autosize: None,

@@ -71,12 +71,16 @@ pub(crate) use snapshot::Listed;
 /// Called with every entry that leaves the cache, by the thread that unlinked it.
 pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;
 
+/// Returns the address of the memory that dropping a value reads first.
+pub(crate) type Pointee<V> = fn(&V) -> *const ();
+
 pub(crate) struct Settings<K, V> {
     pub(crate) policy: PolicyKind,
     /// In weight units; every entry weighs 1 unless `weighted`.
     pub(crate) capacity: u64,
     pub(crate) weighted: bool,
     pub(crate) listener: Option<Listener<K, V>>,
+    pub(crate) pointee: Option<Pointee<V>>,
     pub(crate) time: ExpirySettings<K, V>,
     pub(crate) profile: bool,
     pub(crate) autosize: Option<Autosize>,
@@ -107,6 +111,7 @@ pub(crate) struct Engine<K, V> {
     /// The policy's own hit limit.
     policy_hit_limit: u8,
     listener: Option<Listener<K, V>>,
+    pointee: Option<Pointee<V>>,
     time: ExpirySettings<K, V>,
     /// The weight of the evicted entries as of the last maintenance, which writes it in weighted
     /// caches only. Not in [`Published`]: it would fill another pair of cache lines.
@@ -190,6 +195,7 @@ impl<K, V> Engine<K, V> {
             examines_arrivals: settings.weighted || profiled,
             policy_hit_limit: core.policy.hit_limit(),
             listener: settings.listener,
+            pointee: settings.pointee,
             time: settings.time,
             evicted_weight: AtomicU64::new(0),
             profiler,

@@ -10,6 +10,7 @@ use super::entry::{Chain, Entry, Handle};
 use super::event::Event;
 use super::limbo::Portion;
 use crate::prim::panics::Panics;
+use crate::prim::prefetch::prefetch;
 use crate::reclaim::Guard;
 use crate::stats::Cause;
 
@@ -90,6 +91,11 @@ impl<K, V> Engine<K, V> {
             self.notify(handle, cause, panics);
         }
         let (mut free, mut nonstandard) = (deferred.free, deferred.nonstandard);
+        if let Some(pointee) = self.pointee {
+            // The memory of evicted values is cold: the misses of all of them overlap.
+            free.iter()
+                .for_each(|previous| prefetch(pointee(&Self::view(previous.0).value)));
+        }
         while let Some(previous) = free.pop() {
             // SAFETY: no thread can reach an entry that is reclaimed. Its header, which the chain
             // overwrote, has no destructor. An entry popped from one chain is pushed to another.

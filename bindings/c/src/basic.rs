@@ -63,11 +63,11 @@ pub unsafe extern "C" fn hotset_put(
                 bytes(value, value_len)?,
             )
         };
-        let blob = cache.blob(key, value)?;
-        blob.arm(true);
-        let (key, value) = blob.into_entry();
-        cache.engine().insert(key, value);
-        Ok(())
+        engine::raw::insert_made(cache.engine(), key, || {
+            let blob = cache.blob(key, value)?;
+            blob.arm(true);
+            Ok(blob.into_entry())
+        })
     })
 }
 

@@ -99,6 +99,11 @@ impl Blob {
         }
     }
 
+    /// Returns where the count is.
+    pub(crate) fn head_address(&self) -> *const () {
+        self.0.as_ptr().cast_const().cast()
+    }
+
     #[inline(always)]
     fn head(&self) -> &Head {
         // SAFETY: a blob is a counted reference, so the memory is valid; only the atomics of a head

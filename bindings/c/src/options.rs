@@ -112,7 +112,8 @@ impl hotset_options {
     }
 
     fn engine(&self, id: u64) -> Result<Engine, Status> {
-        let mut builder = Cache::builder().policy(self.policy.engine()?).jitter(self.jitter);
+        let builder = engine::raw::prefetch_dropped(Cache::builder(), Blob::head_address);
+        let mut builder = builder.policy(self.policy.engine()?).jitter(self.jitter);
         builder = match (self.max_entries, self.max_bytes) {
             (0, bytes) => {
                 let capacity = if bytes == 0 { DEFAULT_BYTES } else { bytes };
