@@ -33,7 +33,7 @@ const MAX_BACKLOG: usize = 64;
 /// Where freeing runs no destructor, memory is freed as fast as new entries reuse it, unless more
 /// entries than this wait.
 const MAX_WAITING: usize = 256;
-/// The capacity of an empty queue whose memory is kept: 8 KiB.
+/// The capacity of a queue whose memory is kept, however little of it is used: 8 KiB.
 const KEPT: usize = 1024;
 /// The number of readers whose check is worth one entry that may be freed.
 const READERS_PER_ENTRY: usize = 8;
@@ -173,11 +173,12 @@ impl Limbo {
         self.entries.pop_front()
     }
 
-    /// Returns the queue's memory after a time of much garbage.
+    /// Returns most of the queue's memory if hardly any of it is used. O(1) per entry taken out.
     #[inline]
     pub(super) fn shrink(&mut self) {
-        if self.entries.is_empty() && self.entries.capacity() > KEPT {
-            self.entries = VecDeque::new();
+        let capacity = self.entries.capacity();
+        if capacity > KEPT && self.entries.len() < capacity / 8 {
+            self.entries.shrink_to(capacity / 4);
         }
     }
 
@@ -199,4 +200,72 @@ impl Limbo {
 
 fn saturate(count: usize) -> u16 {
     u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::map::Header;
+    use std::ptr::NonNull;
+
+    /// Returns a handle that is never dereferenced.
+    fn handle(n: usize) -> Handle {
+        Handle(NonNull::without_provenance(
+            std::num::NonZeroUsize::new(n * align_of::<Header>()).expect("n > 0"),
+        ))
+    }
+
+    /// Collects, and takes out what can be freed.
+    fn collect(limbo: &mut Limbo, domain: &Domain) -> Vec<usize> {
+        // SAFETY: no guard is passed.
+        unsafe { limbo.collect(domain, None, true) };
+        let freed = std::iter::from_fn(|| limbo.pop());
+        freed.map(|entry| entry.0.addr().get() / align_of::<Header>()).collect()
+    }
+
+    #[test]
+    fn reader_delays_what_was_unlinked_before_it_unpins() {
+        let (domain, mut limbo) = (Domain::new(), Limbo::new());
+        limbo.push(handle(1));
+        assert_eq!(collect(&mut limbo, &domain), [1], "no reader is pinned");
+        let guard = domain.pin();
+        limbo.push(handle(2));
+        limbo.push(handle(3));
+        assert!(collect(&mut limbo, &domain).is_empty());
+        limbo.push(handle(4));
+        assert!(collect(&mut limbo, &domain).is_empty());
+        assert_eq!(limbo.iter().count(), 3);
+        drop(guard);
+        assert_eq!(collect(&mut limbo, &domain), [2, 3, 4]);
+        assert!(limbo.is_empty());
+    }
+
+    #[test]
+    fn reopened_entries_are_protected_again() {
+        let (domain, mut limbo) = (Domain::new(), Limbo::new());
+        limbo.push(handle(1));
+        // SAFETY: no guard is passed.
+        unsafe { limbo.collect(&domain, None, true) };
+        let guard = domain.pin();
+        limbo.reopen();
+        assert!(collect(&mut limbo, &domain).is_empty(), "it was safe before");
+        drop(guard);
+        assert_eq!(collect(&mut limbo, &domain), [1]);
+    }
+
+    #[test]
+    fn memory_of_much_garbage_is_returned() {
+        let (domain, mut limbo) = (Domain::new(), Limbo::new());
+        const MANY: usize = 100_000;
+        (1..=MANY).for_each(|n| limbo.push(handle(n)));
+        // SAFETY: no guard is passed.
+        unsafe { limbo.collect(&domain, None, true) };
+        for n in 1..=MANY - 10 {
+            assert_eq!(limbo.pop(), Some(handle(n)));
+            limbo.shrink();
+        }
+        assert!(limbo.entries.capacity() <= 2 * KEPT, "{}", limbo.entries.capacity());
+        let left: Vec<_> = limbo.iter().collect();
+        assert_eq!(left, (MANY - 9..=MANY).map(handle).collect::<Vec<_>>());
+    }
 }

@@ -63,6 +63,8 @@ pub unsafe extern "C" fn hotset_put(
                 bytes(value, value_len)?,
             )
         };
+        // Before the key is read.
+        Blob::key_len(key)?;
         engine::raw::insert_made(cache.engine(), key, || {
             let blob = cache.blob(key, value)?;
             blob.arm(true);
