@@ -314,9 +314,9 @@ where
     inner.engine.expire_if_due(now);
 }
 
-/// Inserts the entry that `make` returns as [`Cache::insert`] does. `sought` is the borrowed form of
-/// its key: meanwhile the memory of the key's place in the cache is prefetched. Returns the error of
-/// `make`, which runs no code of the user's.
+/// Inserts the entry that `make` returns as [`Cache::insert`] does. `sought` is the borrowed form
+/// of its key: while `make` runs, the memory of the key's place in the cache is prefetched. Returns
+/// the error of `make`, which runs no code of the user's.
 #[inline]
 pub fn insert_made<K, V, S, Q, E>(
     cache: &Cache<K, V, S>,

@@ -123,8 +123,8 @@ fn is_without_greenlet() -> bool {
     known != 0 && unsafe { version_of(ffi::PyImport_GetModuleDict()) } == known
 }
 
-/// Returns a number that no other dict has, nor this one after another change; 0 where Python has no
-/// such number, or for another object.
+/// Returns a number that no other dict has, nor this one after another change; 0 where Python has
+/// no such number, or for another object.
 ///
 /// # Safety
 /// The object is null or alive.
