@@ -74,7 +74,9 @@
  *   reserve of 76 KiB. It refills the reserve before every call that takes memory, or else refuses
  *   the call. The process is aborted, as is usual in Rust, only if calls in progress need more than
  *   that while malloc refuses: many concurrent threads, a list beyond 16 KiB that grows, a snapshot
- *   of many entries. Reads, releases, removals and closing work without memory.
+ *   of many entries. Reads, releases, removals and closing work without memory, except that the
+ *   list of what a cache removes while a callback of another call holds it back may grow: by 8
+ *   bytes per entry.
  *
  * - Unloading. The shared library stays loaded after dlclose. A plugin with the static library
  *   inside must be linked with -Wl,-z,nodelete, or stay loaded as long as threads that called it

@@ -302,8 +302,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         let guard = guard.unwrap_or_else(|| self.0.engine.pin());
+        // Hits that are examined: of a profiled cache, or an eager policy's.
+        if let Some((found, earliest)) = found.zip(self.0.engine.coarse_now())
+            && let Some(entry) = self.0.hit_not_expiring(found, earliest, &guard)
+        {
+            return Some(read(&entry.value));
+        }
         let now = self.0.engine.now();
-        let entry = self.0.lookup_slow(key, hash, found, now, &guard);
+        let entry = found
+            .and_then(|found| self.0.hit_timed(found, now, &guard))
+            .or_else(|| self.0.lookup_slow(key, hash, found, now, &guard));
         let result = entry.map(|entry| read(&entry.value));
         drop(guard);
         self.0.engine.expire_if_due(now);

@@ -229,7 +229,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
     {
         let engine = &self.0.engine;
-        if engine.time().is_active() && engine.time().refresh_after.is_none() {
+        if engine.time().is_active() && engine.hits_only_mark() && engine.time().refresh_after.is_none() {
             let guard = engine.pin();
             match self.0.lookup_fast(key, hash, &guard) {
                 // Decided and counted: the first deadline is just being set by another thread.

@@ -343,7 +343,7 @@ where
     Ok(())
 }
 
-/// Has a cache prefetch what `pointee` returns for each value that it is about to drop: the address
+/// Has a cache prefetch what `pointee` returns for nearly all values that it drops: the address
 /// of the memory that the destructor reads first, which is cold once a value is evicted. The cache
 /// misses of a whole batch then overlap.
 ///

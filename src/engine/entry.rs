@@ -470,11 +470,15 @@ impl Chain {
     }
 
     /// Returns the entries from the first to the last. Their headers are overwritten.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Handle> {
+    ///
+    /// # Safety
+    ///
+    /// An entry that the iterator has not passed is still in the chain, as it was.
+    pub(super) unsafe fn iter(&self) -> impl Iterator<Item = Handle> + use<> {
         let mut next = self.first;
         std::iter::from_fn(move || {
             let entry = next?;
-            // SAFETY: written by `push`.
+            // SAFETY: written by `push`, by the caller's promise.
             next = unsafe { entry.0.cast::<Option<Handle>>().read() };
             Some(entry)
         })

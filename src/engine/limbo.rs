@@ -178,7 +178,12 @@ impl Limbo {
     pub(super) fn shrink(&mut self) {
         let capacity = self.entries.capacity();
         if capacity > KEPT && self.entries.len() < capacity / 8 {
-            self.entries.shrink_to(capacity / 4);
+            // Not `shrink_to`, which ends the program if there is no memory to shrink into.
+            let mut smaller = VecDeque::new();
+            if smaller.try_reserve_exact(capacity / 4).is_ok() {
+                smaller.append(&mut self.entries);
+                self.entries = smaller;
+            }
         }
     }
 

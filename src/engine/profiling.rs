@@ -184,8 +184,8 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Samples an event that is about to be recorded: later its entry may be unlinked, and its hash
-    /// be overwritten.
+    /// Samples an event that is about to be recorded: later its entry may be
+    /// freed.
     #[inline(always)]
     pub(super) fn sample_event(&self, event: Event, guard: &Guard) {
         let subject = match event {

@@ -91,12 +91,18 @@ impl<K, V> Engine<K, V> {
             self.notify(handle, cause, panics);
         }
         let (mut free, mut nonstandard) = (deferred.free, deferred.nonstandard);
-        if let Some(pointee) = self.pointee {
-            // The memory of evicted values is cold: the misses of all of them overlap.
-            free.iter()
-                .for_each(|previous| prefetch(pointee(&Self::view(previous.0).value)));
-        }
+        // SAFETY: the iterator stays ahead of `pop`.
+        let mut ahead = unsafe { free.iter() };
+        let mut prefetch_values = |count| {
+            let Some(pointee) = self.pointee else { return };
+            for previous in ahead.by_ref().take(count) {
+                // SAFETY: as below, and its contents are not dropped yet.
+                prefetch(pointee(unsafe { &previous.entry::<K, V>().value }));
+            }
+        };
+        prefetch_values(AHEAD);
         while let Some(previous) = free.pop() {
+            prefetch_values(1);
             // SAFETY: no thread can reach an entry that is reclaimed. Its header, which the chain
             // overwrote, has no destructor. An entry popped from one chain is pushed to another.
             unsafe {
@@ -134,6 +140,9 @@ impl<K, V> Engine<K, V> {
     }
 }
 
+/// The number of values whose memory is prefetched before they are dropped: those of evicted values
+/// are cold, and so their cache misses overlap.
+const AHEAD: usize = 16;
 /// The most times that the outermost call takes the work that its own user code caused.
 const ROUNDS: usize = 8;
 

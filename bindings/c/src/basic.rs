@@ -3,9 +3,13 @@
 use crate::blob::Blob;
 use crate::cache::hotset_cache;
 use crate::ffi::{bytes, ffi_guard, ffi_guard_slow, ffi_guard_write, result};
+use crate::memory;
 use crate::types::{Status, hotset_options, hotset_status, hotset_value};
 use libc::c_void;
 use std::ptr;
+
+/// The most bytes of a key, and of a value, that are copied while the cache frees no memory.
+const SMALL: usize = 4 << 10;
 
 /// ----------------------------------------------------------------------------------------------
 /// 1. What most programs need: open, put, get, release, close
@@ -63,13 +67,18 @@ pub unsafe extern "C" fn hotset_put(
                 bytes(value, value_len)?,
             )
         };
-        // Before the key is read.
-        Blob::key_len(key)?;
-        engine::raw::insert_made(cache.engine(), key, || {
+        let make = || {
             let blob = cache.blob(key, value)?;
             blob.arm(true);
             Ok(blob.into_entry())
-        })
+        };
+        if key.len().max(value.len()) > SMALL {
+            let (key, value) = make()?;
+            cache.engine().insert(key, value);
+            return Ok(());
+        }
+        memory::ready()?;
+        engine::raw::insert_made(cache.engine(), key, make)
     })
 }
 

@@ -70,17 +70,11 @@ unsafe impl Sync for Blob {}
 const MOST: u32 = 1 << 31;
 
 impl Blob {
-    /// Returns the length of a key that is not too long.
-    #[inline]
-    pub(crate) fn key_len(key: &[u8]) -> Result<u32, Status> {
-        u32::try_from(key.len()).map_err(|_| hotset_status::HOTSET_TOO_LARGE.into())
-    }
-
     /// Copies key and value into new memory; with room for a destructor, which is armed by
     /// [`arm`](Self::arm).
     #[inline]
     pub(crate) fn new(key: &[u8], value: &[u8], destructor: Option<Destructor>) -> Result<Self, Status> {
-        let key_len = Self::key_len(key)?;
+        let key_len = u32::try_from(key.len()).map_err(|_| hotset_status::HOTSET_TOO_LARGE)?;
         let layout = layout(key.len(), value.len(), destructor.is_some()).ok_or(hotset_status::HOTSET_TOO_LARGE)?;
         let head = Head {
             count: AtomicU32::new(1),
