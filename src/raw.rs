@@ -345,7 +345,7 @@ where
 
 /// Has a cache prefetch what `pointee` returns for nearly all values that it drops: the address
 /// of the memory that the destructor reads first, which is cold once a value is evicted. The cache
-/// misses of a whole batch then overlap.
+/// misses of several values then overlap.
 ///
 /// `pointee` runs no code of the user's, and reads no more than the value itself.
 pub fn prefetch_dropped<K, V, S>(mut builder: Builder<K, V, S>, pointee: fn(&V) -> *const ()) -> Builder<K, V, S> {
