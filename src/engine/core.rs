@@ -78,6 +78,13 @@ pub(super) enum CallerGuard<'g> {
 /// The largest capacity of a list of evicted entries that is kept for reuse.
 const SHOWN: usize = 64;
 
+/// Returns an empty wheel, or `None` if there is no memory for it.
+#[cold]
+#[inline(never)]
+fn new_wheel() -> Option<Box<Wheel<Handle>>> {
+    boxed(Wheel::new())
+}
+
 impl Core {
     pub(super) fn new(
         (kind, capacity): (PolicyKind, u64),
@@ -350,17 +357,24 @@ impl Core {
         {
             timing.set_scheduled(timing.deadline());
             if self.wheel.is_none() {
-                self.wheel = boxed(Wheel::new());
+                self.wheel = new_wheel();
             }
-            let scheduled = self.wheel.as_mut().map(|wheel| wheel.schedule(&timers, new));
-            if scheduled != Some(true) {
-                // Without a timer the entry would outlive its deadline, forever if no lookup finds
-                // it.
-                self.policy.remove(&self.policy_view, new);
-                self.evictions.push((new, Verdict::Evicted));
-                self.detach_evicted();
+            if let Some(wheel) = &mut self.wheel
+                && wheel.schedule(&timers, new)
+            {
+                return;
             }
+            self.evict_without_timer(new);
         }
+    }
+
+    /// Evicts an entry for whose timer there is no memory: it would outlive its deadline, forever
+    /// if no lookup finds it.
+    #[cold]
+    fn evict_without_timer(&mut self, entry: Handle) {
+        self.policy.remove(&self.policy_view, entry);
+        self.evictions.push((entry, Verdict::Evicted));
+        self.detach_evicted();
     }
 
     /// Returns the time of the next timer.
@@ -459,12 +473,11 @@ impl Core {
     /// reader that found it earlier may still record a hit.
     #[inline(always)]
     fn detach(&mut self, entry: Handle) {
-        let timers = self.timer_view();
         if self.timed
-            && timers.timing(entry).is_some()
+            && self.policy_view.is_timed(entry)
             && let Some(wheel) = &mut self.wheel
         {
-            wheel.cancel(&timers, entry);
+            wheel.cancel(&TimerView(self.policy_view.0), entry);
         }
         // SAFETY: an entry is alive until it is put into the limbo, and then until its readers
         // unpin.
@@ -571,9 +584,11 @@ impl Core {
     /// Returns whether an entry has a timer.
     pub(super) fn has_timer(&self, entry: Handle) -> bool {
         let timers = self.timer_view();
-        self.wheel
-            .as_ref()
-            .is_some_and(|wheel| wheel.is_scheduled(&timers, entry))
+        self.policy_view.is_timed(entry)
+            && self
+                .wheel
+                .as_ref()
+                .is_some_and(|wheel| wheel.is_scheduled(&timers, entry))
     }
 
     pub(super) fn set_capacity(&mut self, capacity: u64, map: &Map, guard: &Guard) {

@@ -1,4 +1,4 @@
-//! The layout of an entry: one allocation of `[moving] [timing] [weight] header key value`.
+//! The layout of an entry: one allocation of `[weight] [moving] [timing] header key value`.
 //!
 //! Words that only some entries need (deadlines, weight) lie *before* the header. They cost nothing
 //! where they are absent, and the map knows only headers. A [`Shape`] lists the optional words of a
@@ -215,7 +215,7 @@ impl Shape {
         let timing = if timed { Layout::new::<Timing>() } else { none };
         let weight = if self.weighted { Layout::new::<u64>() } else { none };
         let extend = |one: Layout, other| one.extend(other).expect("a few small sizes cannot overflow");
-        let (layout, offset) = extend(extend(extend(moving, timing).0, weight).0, Layout::new::<Entry<K, V>>());
+        let (layout, offset) = extend(extend(extend(weight, moving).0, timing).0, Layout::new::<Entry<K, V>>());
         (layout.pad_to_align(), offset)
     }
 
@@ -252,10 +252,10 @@ impl Shape {
                 value,
             });
             if self.weighted {
-                handle.0.cast::<u64>().sub(1).write(weight);
+                self.weight_of(handle, deadlines.is_some()).write(weight);
             }
             if let Some(deadlines) = deadlines {
-                let timing = self.timing_of(handle);
+                let timing = Self::timing_of(handle);
                 timing.write(Timing {
                     timer: AtomicU32::new(IDLE),
                     deadline: AtomicU64::new(deadlines.deadline),
@@ -342,8 +342,8 @@ impl Shape {
     #[inline]
     pub(super) unsafe fn weight(self, handle: Handle) -> u64 {
         if self.weighted {
-            // SAFETY: weighted entries have their weight just before the header.
-            unsafe { handle.0.cast::<u64>().sub(1).read() }
+            // SAFETY: the caller's promise; the header's flag distinguishes entries with deadlines.
+            unsafe { self.weight_of(handle, handle.header().is_timed()).read() }
         } else {
             1
         }
@@ -355,17 +355,26 @@ impl Shape {
     ///
     /// The entry has deadlines.
     #[inline]
-    unsafe fn timing_of(self, handle: Handle) -> NonNull<Timing> {
-        // SAFETY: the deadlines lie before the weight, which lies before the header; all are
-        // multiples of eight bytes.
-        unsafe {
-            handle
-                .0
-                .cast::<u64>()
-                .sub(usize::from(self.weighted))
-                .cast::<Timing>()
-                .sub(1)
-        }
+    unsafe fn timing_of(handle: Handle) -> NonNull<Timing> {
+        // SAFETY: the deadlines lie just before the header.
+        unsafe { handle.0.cast::<Timing>().sub(1) }
+    }
+
+    /// Returns where the weight of an entry lies. `timed` is whether it has deadlines.
+    ///
+    /// # Safety
+    ///
+    /// The shape is weighted.
+    #[inline]
+    unsafe fn weight_of(self, handle: Handle, timed: bool) -> NonNull<u64> {
+        let between = match (timed, self.moving) {
+            (false, _) => 0,
+            (true, false) => size_of::<Timing>(),
+            (true, true) => size_of::<Timing>() + size_of::<Moving>(),
+        };
+        // SAFETY: the weight lies before the deadlines, if there are any, which lie before the
+        // header; all are multiples of eight bytes.
+        unsafe { handle.0.cast::<u8>().sub(between).cast::<u64>().sub(1) }
     }
 
     /// Returns the entry's deadlines, if it has any.
@@ -375,16 +384,26 @@ impl Shape {
     /// The entry was created by `make` of an equal shape and is alive for `'a`.
     #[inline]
     pub(super) unsafe fn timing<'a>(self, handle: Handle) -> Option<ExpiryRef<'a>> {
-        // SAFETY: the caller's promise. The header's flag is set if there are deadlines, and the
-        // shape's if further words lie before them.
+        // SAFETY: the caller's promise. The header's flag is set if there are deadlines.
+        unsafe { handle.header().is_timed().then(|| self.timing_of_timed(handle)) }
+    }
+
+    /// Returns the deadlines of an entry that has them.
+    ///
+    /// # Safety
+    ///
+    /// As for [`timing`](Self::timing), and the entry has deadlines.
+    #[inline(always)]
+    pub(super) unsafe fn timing_of_timed<'a>(self, handle: Handle) -> ExpiryRef<'a> {
+        // SAFETY: the caller's promise. The shape's flag is set if further words lie before the
+        // deadlines.
         unsafe {
-            handle.header().is_timed().then(|| {
-                let timing = self.timing_of(handle);
-                ExpiryRef {
-                    timing: timing.as_ref(),
-                    moving: self.moving.then(|| timing.cast::<Moving>().sub(1).as_ref()),
-                }
-            })
+            debug_assert!(handle.header().is_timed());
+            let timing = Self::timing_of(handle);
+            ExpiryRef {
+                timing: timing.as_ref(),
+                moving: self.moving.then(|| timing.cast::<Moving>().sub(1).as_ref()),
+            }
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct ExpirySettings<K, V> {
     pub(crate) grace: u64,
     /// The part of a TTL that jitter may subtract, in 2^-32.
     pub(crate) jitter: u32,
+    /// The TTL if deadlines follow from it alone, and are computed in one step; else 0.
+    only_ttl: u64,
     /// Whether any entry may have a deadline.
     active: AtomicBool,
     /// The time at which maintenance is due next.
@@ -52,6 +54,7 @@ impl<K, V> ExpirySettings<K, V> {
             refresh_after: None,
             grace: 0,
             jitter: 0,
+            only_ttl: 0,
             active: AtomicBool::new(false),
             next_deadline: AtomicU64::new(NO_DEADLINE),
             #[cfg(all(feature = "stats-file", unix))]
@@ -83,12 +86,24 @@ impl<K, V> ExpirySettings<K, V> {
     /// coarse clock does not matter.
     #[inline]
     pub(super) fn is_long(&self, ttl: Ttl) -> bool {
+        if ttl == Ttl::Default && self.only_ttl != 0 {
+            return self.only_ttl >= LONG;
+        }
         let ttl = match ttl {
             Ttl::After(ttl) => Some(nanos(ttl)),
             Ttl::Default => self.time_to_live,
             Ttl::Never | Ttl::Keep => None,
         };
         ttl.is_some_and(|ttl| ttl >= LONG) && !self.hits_move_deadlines() && self.refresh_after.is_none()
+    }
+
+    /// Prepares for the insertions, once all settings are set.
+    pub(super) fn prepare(&mut self) {
+        let is_only = !self.hits_move_deadlines() && self.refresh_after.is_none() && self.jitter == 0;
+        self.only_ttl = self.time_to_live.filter(|_| is_only).unwrap_or(0);
+        if self.applies_to_all() {
+            self.activate();
+        }
     }
 
     /// Records that entries may have deadlines from now on.
@@ -151,7 +166,41 @@ impl<K, V> ExpirySettings<K, V> {
 
     /// Returns the deadlines of a new entry, if it needs any. `old` are the deadlines of the entry
     /// that it seems to replace. Runs user code.
+    #[inline(always)]
     pub(crate) fn for_insert(
+        &self,
+        hash: u64,
+        contents: (&K, &V),
+        ttl: Ttl,
+        old: Option<Option<ExpiryRef<'_>>>,
+        now: u64,
+    ) -> Option<Deadlines> {
+        if ttl == Ttl::Default && self.only_ttl != 0 {
+            let deadline = now.saturating_add(self.only_ttl);
+            return Some(Deadlines {
+                deadline,
+                max_deadline: deadline,
+                refresh_at: NO_DEADLINE,
+            });
+        }
+        // Field by field, so that all of them stay in registers: a copy of the whole waits for the
+        // stores of its parts.
+        let Deadlines {
+            deadline,
+            max_deadline,
+            refresh_at,
+        } = self.for_insert_by_settings(hash, contents, ttl, old, now)?;
+        Some(Deadlines {
+            deadline,
+            max_deadline,
+            refresh_at,
+        })
+    }
+
+    /// [`for_insert`](Self::for_insert) where deadlines follow from several settings, or the
+    /// entry's own TTL.
+    #[inline(never)]
+    fn for_insert_by_settings(
         &self,
         hash: u64,
         (key, value): (&K, &V),

@@ -146,7 +146,7 @@ pub(crate) struct Published {
 }
 
 impl<K, V> Engine<K, V> {
-    pub(crate) fn new(settings: Settings<K, V>) -> Result<Self, BuildError> {
+    pub(crate) fn new(mut settings: Settings<K, V>) -> Result<Self, BuildError> {
         let shape = Shape {
             weighted: settings.weighted,
             timed: settings.time.applies_to_all(),
@@ -158,9 +158,7 @@ impl<K, V> Engine<K, V> {
         if (shape.timed || shape.moving) && !settings.time.clock.is_available() {
             return Err(BuildError::NoClock);
         }
-        if shape.timed {
-            settings.time.activate();
-        }
+        settings.time.prepare();
         let map = Map::for_entries(sizing::first_size(settings.capacity, settings.weighted))?;
         let domain = Domain::new();
         let slots = map.slots(&domain.pin());

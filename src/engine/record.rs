@@ -57,16 +57,19 @@ impl<K, V> Engine<K, V> {
         }
     }
 
-    /// Same as [`record`](Self::record) for an arrival, inlined for unweighted entries without
-    /// expiration that are not sampled.
+    /// Same as [`record`](Self::record) for an arrival, inlined for unweighted entries that are not
+    /// sampled.
     #[inline(always)]
     pub(super) fn record_arrival(&self, hash: u64, new: Handle, guard: Guard) {
         let examined = self.examines_arrivals && (self.shape.weighted || self.samples(hash));
-        let plain = !examined && !self.time.is_active();
         match self.thread_states.near_writer(&guard) {
-            Some(writer) if plain => match writer.ring.push(Event::Arrived(new).pack()) {
-                Some(waiting) if waiting < self.thread_states.drain_limits.batch.load(Ordering::Relaxed) => {}
-                Some(_) => self.apply_or_wait(writer, false, guard),
+            Some(writer) if !examined => match writer.ring.push(Event::Arrived(new).pack()) {
+                Some(waiting) => {
+                    self.note_deadline_of(new);
+                    if waiting >= self.thread_states.drain_limits.batch.load(Ordering::Relaxed) {
+                        self.apply_or_wait(writer, false, guard);
+                    }
+                }
                 None => self.record(Event::Arrived(new), guard),
             },
             _ => self.record(Event::Arrived(new), guard),
@@ -141,16 +144,25 @@ impl<K, V> Engine<K, V> {
         }
     }
 
+    /// Has the next call after the deadline of the entry that an event inserts remove expired
+    /// entries.
+    #[inline]
+    fn note_deadline(&self, event: Event) {
+        if let Some(new) = event.inserted() {
+            self.note_deadline_of(new);
+        }
+    }
+
     /// Has the next call after the deadline of a recorded entry remove expired entries.
     #[inline(always)]
-    fn note_deadline(&self, event: Event) {
-        if self.time.is_active() {
-            // SAFETY: an entry is alive until its event is applied, and then while the caller is
-            // pinned.
-            let timing = event.inserted().and_then(|new| unsafe { self.shape.timing(new) });
-            timing
-                .into_iter()
-                .for_each(|timing| self.time.note_deadline(timing.deadline()));
+    fn note_deadline_of(&self, new: Handle) {
+        if !self.time.is_active() {
+            return;
+        }
+        // SAFETY: an entry is alive until its event is applied, and then while the caller is
+        // pinned.
+        if let Some(timing) = unsafe { self.shape.timing(new) } {
+            self.time.note_deadline(timing.deadline());
         }
     }
 }

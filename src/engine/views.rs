@@ -3,11 +3,11 @@
 //! [`PolicyView`] and [`TimerView`] are the only code through which policy and wheel reach entries.
 //! Both keep their positions ("places") inside the entries.
 
-use super::entry::{ExpiryRef, Handle, NO_DEADLINE, Shape};
+use super::entry::{ExpiryRef, Handle, Shape};
 use crate::map::Header;
 use crate::policy::{Entries, MAX_PLACE, Places};
 use crate::prim::prefetch::prefetch;
-use crate::prim::wheel::{IDLE, Timers};
+use crate::prim::wheel::Timers;
 
 /// The entries as the policy sees them.
 ///
@@ -81,6 +81,13 @@ impl TimerView {
         // short-lived.
         unsafe { self.0.timing(handle) }
     }
+
+    /// Returns the deadlines of an entry that has them.
+    #[inline(always)]
+    fn timed(&self, handle: Handle) -> ExpiryRef<'_> {
+        // SAFETY: as in `timing`. The core gives the wheel only entries with a deadline.
+        unsafe { self.0.timing_of_timed(handle) }
+    }
 }
 
 impl Places for TimerView {
@@ -88,23 +95,22 @@ impl Places for TimerView {
 
     #[inline]
     fn place(&self, handle: Handle) -> u32 {
-        self.timing(handle).map_or(IDLE, |timing| timing.timer() & PLACE)
+        self.timed(handle).timer() & PLACE
     }
     #[inline]
     fn set_place(&self, handle: Handle, place: u32) {
         self.set_position(handle, place, 0);
     }
     const STORES_OFFSETS: bool = true;
-    #[inline]
-    fn offset(&self, handle: Handle) -> usize {
-        self.timing(handle)
-            .map_or(0, |timing| (timing.timer() >> PLACE.count_ones()) as usize)
+    #[inline(always)]
+    fn position(&self, handle: Handle) -> (u32, usize) {
+        let position = self.timed(handle).timer();
+        (position & PLACE, (position >> PLACE.count_ones()) as usize)
     }
     #[inline]
     fn set_position(&self, handle: Handle, place: u32, offset: usize) {
-        if let Some(timing) = self.timing(handle) {
-            timing.set_timer((offset as u32) << PLACE.count_ones() | place); // less than 2^5, 2^23
-        }
+        let position = (offset as u32) << PLACE.count_ones() | place; // less than 2^5, 2^23
+        self.timed(handle).set_timer(position);
     }
     #[inline]
     fn prefetch(&self, handle: Handle) {
@@ -115,6 +121,6 @@ impl Places for TimerView {
 impl Timers for TimerView {
     #[inline]
     fn deadline(&self, handle: Handle) -> u64 {
-        self.timing(handle).map_or(NO_DEADLINE, ExpiryRef::scheduled)
+        self.timed(handle).scheduled()
     }
 }

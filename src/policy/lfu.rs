@@ -48,8 +48,8 @@ impl<H: Copy + Eq> Lfu<H> {
     }
 
     fn level(&self, place: u32) -> usize {
-        let id = self.chunks.queue_id(place);
-        usize::from(self.level_of.get(usize::from(id)).copied().unwrap_or(id))
+        let id = usize::from(self.chunks.queue_id(place));
+        self.level_of.get(id).map_or(id, |level| usize::from(*level))
     }
 
     /// Pushes an entry to the head of a level. Returns false if there is no memory.
@@ -59,7 +59,7 @@ impl<H: Copy + Eq> Lfu<H> {
                 return false;
             }
             let more = self.levels.len()..=level;
-            self.levels.extend(more.map(|id| Queue::new(id as u8)));
+            self.levels.extend(more.map(|id| Queue::new(id as u16)));
         }
         let pushed = self
             .chunks

@@ -92,9 +92,9 @@ pub(crate) struct TinyLfu<H> {
     rivalry: u8,
 }
 
-const WINDOW: u8 = 0;
-const PROBATION: u8 = 1;
-const PROTECTED: u8 = 2;
+const WINDOW: u16 = 0;
+const PROBATION: u16 = 1;
+const PROTECTED: u16 = 2;
 
 /// Returns `whole * numerator / denominator`, also where the product overflows.
 #[inline(always)]
@@ -283,7 +283,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
 
     /// Pushes an entry, whose place was reserved, to the head of a queue of the main part.
     #[inline(always)]
-    fn push_reserved<E: Entries<Handle = H>>(&mut self, queue: u8, entries: &E, handle: H, weight: u64) {
+    fn push_reserved<E: Entries<Handle = H>>(&mut self, queue: u16, entries: &E, handle: H, weight: u64) {
         let (chunks, queue) = self.queue(queue);
         let pushed = chunks.push_front(queue, entries, handle, weight, 0);
         debug_assert!(pushed, "its place was reserved");
@@ -350,7 +350,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
         }
     }
 
-    fn queue(&mut self, id: u8) -> (&mut Chunks<H>, &mut Queue) {
+    fn queue(&mut self, id: u16) -> (&mut Chunks<H>, &mut Queue) {
         let queue = match id {
             WINDOW => &mut self.window,
             PROBATION => &mut self.probation,
@@ -517,7 +517,7 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
     fn rank(&mut self, entries: &E, handle: E::Handle) -> Rank {
         Rank {
             uses: self.sketch.estimate(entries.hash(handle)),
-            queue: self.chunks.queue_id(entries.place(handle)),
+            queue: self.chunks.queue_id(entries.place(handle)) as u8, // one of three
             marked: entries.hits(handle) != 0,
         }
     }
@@ -541,9 +541,9 @@ impl<E: Entries> Policy<E> for TinyLfu<E::Handle> {
             return self.insert(entries, handle, out);
         };
         self.total = total;
-        let (chunks, queue) = self.queue(rank.queue);
+        let (chunks, queue) = self.queue(rank.queue.into());
         if !chunks.push_front(queue, entries, handle, weight, MAX_NOTE) {
-            self.push_refused((rank.queue, MAX_NOTE), entries, (handle, weight), out);
+            self.push_refused((rank.queue.into(), MAX_NOTE), entries, (handle, weight), out);
         }
         self.trim_protected(entries, &mut 0);
         self.rebalance(entries, self.weighted, out);

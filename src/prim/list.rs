@@ -31,10 +31,11 @@ pub(crate) trait Places {
     fn set_place(&self, handle: Self::Handle, place: u32);
     /// Whether entries store their offset in the chunk, too, so that a removal need not search it.
     const STORES_OFFSETS: bool = false;
-    /// Returns the last offset of [`set_position`](Self::set_position), if entries store it.
-    fn offset(&self, handle: Self::Handle) -> usize {
-        let _ = handle;
-        unreachable!("not stored")
+    /// Returns the arguments of [`set_position`](Self::set_position): the offset, if entries store
+    /// it.
+    #[inline]
+    fn position(&self, handle: Self::Handle) -> (u32, usize) {
+        (self.place(handle), 0)
     }
     /// Stores a place, and an offset of less than [`ITEMS`] if entries store it.
     #[inline]
@@ -73,13 +74,13 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct Queue {
     head: u32,
     tail: u32,
-    id: u8,
+    id: u16,
     weight: u64,
 }
 
 impl Queue {
     /// Returns an empty queue. `id` distinguishes the queues of one slab.
-    pub(crate) fn new(id: u8) -> Self {
+    pub(crate) fn new(id: u16) -> Self {
         Self {
             head: NONE,
             tail: NONE,
@@ -102,7 +103,7 @@ impl Queue {
 
     /// Returns the queue's id.
     #[inline]
-    pub(crate) fn id(&self) -> u8 {
+    pub(crate) fn id(&self) -> u16 {
         self.id
     }
 }
@@ -113,14 +114,14 @@ impl Queue {
 #[derive(Debug)]
 struct Chunk<H> {
     items: [Option<H>; ITEMS],
-    /// Four bits per item, set when it is pushed; 0 for holes and where nothing was pushed yet.
+    /// Four bits per item, set when it is pushed; 0 before `lo`. Without meaning for holes.
     notes: [u64; 2],
     prev: u32,
     next: u32,
     lo: u8,
     hi: u8,
     live: u8,
-    queue: u8,
+    queue: u16,
 }
 
 impl<H> Chunk<H> {
@@ -139,6 +140,27 @@ impl<H> Chunk<H> {
     #[inline(always)]
     fn add_note(&mut self, item: usize, note: u8) {
         self.notes[(item / 16) & 1] |= u64::from(note) << (item % 16 * 4);
+    }
+
+    /// Ends the part in use at its last handle, which lies before `end`.
+    #[inline(always)]
+    fn trim_rear(&mut self, mut end: usize) {
+        while self.items[end - 1].is_none() {
+            end -= 1;
+        }
+        self.hi = end as u8;
+    }
+
+    /// Begins the part in use at its first handle, which lies behind `removed`.
+    #[inline(always)]
+    fn trim_front(&mut self, removed: usize) {
+        let mut first = removed;
+        while self.items[first].is_none() {
+            // The next push here adds its note to 0.
+            self.notes[(first / 16) & 1] &= !(u64::from(MAX_NOTE) << (first % 16 * 4));
+            first += 1;
+        }
+        self.lo = first as u8;
     }
 
     /// Prefetches all cache lines of the chunk.
@@ -201,7 +223,7 @@ impl<H: Copy + Eq> Chunks<H> {
 
     /// Returns the id of the queue that holds an entry with this place.
     #[inline]
-    pub(crate) fn queue_id(&self, place: u32) -> u8 {
+    pub(crate) fn queue_id(&self, place: u32) -> u16 {
         self.slab[place as usize].queue
     }
 
@@ -393,6 +415,7 @@ impl<H: Copy + Eq> Chunks<H> {
     }
 
     /// Unlinks and frees a chunk.
+    #[inline(never)]
     fn unlink(&mut self, queue: &mut Queue, index: u32) {
         let chunk = &mut self.slab[index as usize];
         let (prev, next) = (chunk.prev, chunk.next);
@@ -410,12 +433,11 @@ impl<H: Copy + Eq> Chunks<H> {
     }
 
     /// Returns the chunk of a handle, and its offset there.
-    #[inline]
+    #[inline(always)]
     fn find<E: Places<Handle = H>>(&self, entries: &E, handle: H) -> (u32, usize) {
-        let index = entries.place(handle);
+        let (index, offset) = entries.position(handle);
         let chunk = &self.slab[index as usize];
         if E::STORES_OFFSETS {
-            let offset = entries.offset(handle);
             debug_assert!(chunk.items[offset] == Some(handle));
             return (index, offset);
         }
@@ -431,6 +453,7 @@ impl<H: Copy + Eq> Chunks<H> {
     }
 
     /// Removes a handle, which was pushed with `weight`.
+    #[inline]
     pub(crate) fn remove<E>(&mut self, queue: &mut Queue, entries: &E, handle: H, weight: u64)
     where
         E: Places<Handle = H>,
@@ -441,18 +464,16 @@ impl<H: Copy + Eq> Chunks<H> {
         let chunk = &mut self.slab[index as usize];
         debug_assert_eq!(chunk.queue, queue.id);
         chunk.items[offset] = None;
-        chunk.notes[offset / 16] &= !(u64::from(MAX_NOTE) << (offset % 16 * 4));
         chunk.live -= 1;
         let live = chunk.live;
         if live == 0 {
             self.unlink(queue, index);
             return;
         }
-        while chunk.items[usize::from(chunk.hi) - 1].is_none() {
-            chunk.hi -= 1;
-        }
-        while chunk.items[usize::from(chunk.lo)].is_none() {
-            chunk.lo += 1;
+        if offset + 1 == usize::from(chunk.hi) {
+            chunk.trim_rear(offset);
+        } else if offset == usize::from(chunk.lo) {
+            chunk.trim_front(offset);
         }
         if live < MERGE {
             let (prev, next) = (chunk.prev, chunk.next);
@@ -552,7 +573,7 @@ impl<H: Copy + Eq> Chunks<H> {
                 assert_eq!(chunk.used().iter().flatten().count(), usize::from(chunk.live));
                 for &handle in chunk.used().iter().flatten() {
                     assert_eq!(entries.place(handle), index);
-                    assert!(!E::STORES_OFFSETS || chunk.items[entries.offset(handle)] == Some(handle));
+                    assert!(!E::STORES_OFFSETS || chunk.items[entries.position(handle).1] == Some(handle));
                     weight += weigh(handle);
                     all += 1;
                 }

@@ -70,7 +70,7 @@ pub(crate) struct Wheel<H> {
     reached: usize,
     /// A bit per bucket that is not empty.
     filled: [u64; PAST / 64 + 1],
-    /// The buckets by level and digit, each with its level as id. A level is allocated with its
+    /// The buckets by level and digit, each with its number as id. A level is allocated with its
     /// first timer.
     queues: [Vec<Queue>; LEVELS + 1],
     chunks: Chunks<H>,
@@ -121,10 +121,12 @@ impl<H: Copy + Eq> Wheel<H> {
         if self.queues[level].is_empty() && !self.allocate_level(level) {
             return false;
         }
-        let pushed = self
-            .chunks
-            .push_front(queue(&mut self.queues, bucket), timers, handle, 0, 0);
-        self.filled[bucket / 64] |= u64::from(pushed) << (bucket % 64);
+        let queue = queue(&mut self.queues, bucket);
+        let was_empty = queue.is_empty();
+        let pushed = self.chunks.push_front(queue, timers, handle, 0, 0);
+        if was_empty {
+            self.filled[bucket / 64] |= u64::from(pushed) << (bucket % 64);
+        }
         pushed
     }
 
@@ -136,29 +138,31 @@ impl<H: Copy + Eq> Wheel<H> {
         if queues.try_reserve_exact(slots).is_err() {
             return false;
         }
-        queues.extend((0..slots).map(|_| Queue::new(level as u8)));
+        queues.extend((0..slots).map(|slot| Queue::new((level * SLOTS + slot) as u16)));
         self.queues[level] = queues;
         true
     }
 
     /// Cancels an entry's timer, if it has one. O(1).
     pub(crate) fn cancel<T: Timers<Handle = H>>(&mut self, timers: &T, handle: H) {
-        if self.is_scheduled(timers, handle) {
-            // The level was chosen by an earlier current tick, so it is read and not computed.
-            let level = self.chunks.queue_id(timers.place(handle));
-            let bucket = bucket(level.into(), due_tick(timers.deadline(handle)));
-            self.chunks.remove(queue(&mut self.queues, bucket), timers, handle, 0);
-            self.clear_if_empty(bucket);
-            timers.set_place(handle, IDLE);
+        let place = timers.place(handle);
+        if place == IDLE {
+            return;
         }
+        // The level was chosen by an earlier current tick, so the bucket is read and not computed.
+        let bucket = usize::from(self.chunks.queue_id(place));
+        let queue = queue(&mut self.queues, bucket);
+        self.chunks.remove(queue, timers, handle, 0);
+        if queue.is_empty() {
+            self.clear_filled(bucket);
+        }
+        timers.set_place(handle, IDLE);
     }
 
-    /// Clears the bit of a bucket that has become empty. Called after timers were taken out.
-    #[inline]
-    fn clear_if_empty(&mut self, bucket: usize) {
-        if queue(&mut self.queues, bucket).is_empty() {
-            self.filled[bucket / 64] &= !(1 << (bucket % 64));
-        }
+    /// Clears the bit of a bucket that has become empty.
+    #[cold]
+    fn clear_filled(&mut self, bucket: usize) {
+        self.filled[bucket / 64] &= !(1 << (bucket % 64));
     }
 
     /// Returns the bucket to empty first, and the tick at which it is reached.
@@ -221,7 +225,9 @@ impl<H: Copy + Eq> Wheel<H> {
                     fire(self, handle);
                 }
             }
-            self.clear_if_empty(bucket);
+            if queue(&mut self.queues, bucket).is_empty() {
+                self.clear_filled(bucket);
+            }
         }
         (self.tick, self.reached) = (target, PAST);
         false
@@ -266,7 +272,7 @@ impl<H: Copy + Eq> Wheel<H> {
         for (index, queue) in buckets.filter(|(_, queue)| !queue.is_empty()) {
             filled[index / 64] |= 1 << (index % 64);
             let level = index / SLOTS;
-            assert_eq!(usize::from(queue.id()), level);
+            assert_eq!(usize::from(queue.id()), index);
             for handle in self.chunks.iter(queue) {
                 let due = due_tick(timers.deadline(handle));
                 assert_eq!(bucket(level, due), index);

@@ -14,7 +14,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     #[inline(never)]
     pub(super) fn push_refused<E: Entries<Handle = H>>(
         &mut self,
-        (queue, note): (u8, u8),
+        (queue, note): (u16, u8),
         entries: &E,
         (handle, weight): (H, u64),
         out: &mut Evictions<H>,
@@ -54,7 +54,7 @@ impl<H: Copy + Eq> TinyLfu<H> {
     /// value is heavier. Other entries make room: an entry that was hit and fits is no candidate.
     #[cold]
     #[inline(never)]
-    pub(super) fn push_grown<E>(&mut self, id: u8, entries: &E, (handle, weight): (H, u64), out: &mut Evictions<H>)
+    pub(super) fn push_grown<E>(&mut self, id: u16, entries: &E, (handle, weight): (H, u64), out: &mut Evictions<H>)
     where
         E: Entries<Handle = H>,
     {

@@ -65,10 +65,10 @@ fn restored_candidates_are_compared_by_the_sketch() {
         handle
     };
     for n in 0..95 {
-        restore(&mut policy, &mut store, n, PROBATION, 1);
+        restore(&mut policy, &mut store, n, PROBATION as u8, 1);
     }
     let hot: Vec<_> = (95..100)
-        .map(|n| restore(&mut policy, &mut store, n, WINDOW, 9))
+        .map(|n| restore(&mut policy, &mut store, n, WINDOW as u8, 9))
         .collect();
     for n in 100..110u32 {
         let handle = store.add(n.wrapping_mul(0x9E37_79B9), 1);

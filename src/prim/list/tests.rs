@@ -45,7 +45,7 @@ fn list_behaves_like_deques() {
                 _ => {
                     let at = rng.below(model[q].len() as u32) as usize;
                     let (handle, _) = model[q].remove(at).unwrap();
-                    assert_eq!(chunks.queue_id(store.place(handle)), q as u8);
+                    assert_eq!(chunks.queue_id(store.place(handle)), q as u16);
                     chunks.remove(&mut queues[q], &store, handle, store.weight(handle));
                 }
             }

@@ -43,8 +43,9 @@ impl Places for Store {
         self.set_position(handle, place, 0);
     }
     const STORES_OFFSETS: bool = true;
-    fn offset(&self, handle: Handle) -> usize {
-        (self.at(handle).1.get() >> 23) as usize
+    fn position(&self, handle: Handle) -> (u32, usize) {
+        let position = self.at(handle).1.get();
+        (position & ((1 << 23) - 1), (position >> 23) as usize)
     }
     fn set_position(&self, handle: Handle, place: u32, offset: usize) {
         assert!(place <= MAX_PLACE || place == IDLE);
