@@ -1,8 +1,11 @@
-//! The layout of an entry: one allocation of `[weight] [moving] [timing] header key value`.
+//! The layout of an entry: one allocation of
+//! `[weight] [moving] [deadline] header key value [timer]`.
 //!
-//! Words that only some entries need (deadlines, weight) lie *before* the header. They cost nothing
-//! where they are absent, and the map knows only headers. A [`Shape`] lists the optional words of a
-//! cache's entries; a [`Handle`] is the address of a header.
+//! Words that only some entries need cost nothing where they are absent. What the map and the
+//! policy know of an entry is its header, and the words before it have fixed distances to it. The
+//! timer lies behind the value, so that what a hit reads, from the deadline to the value, is more
+//! often in one cache line. A [`Shape`] lists the optional words of a cache's entries; a [`Handle`]
+//! is the address of a header.
 
 use crate::map::Header;
 use crate::prim::sync::{AtomicU32, AtomicU64, Ordering};
@@ -42,15 +45,13 @@ pub(crate) struct Deadlines {
     pub(super) refresh_at: u64,
 }
 
-/// The words of an entry that may expire: 16 bytes. The deadline is next to the header, where
-/// lookups read it.
-#[repr(C)]
-struct Timing {
-    /// The entry's place in the wheel. Only the holder of the maintenance lock uses it.
-    timer: AtomicU32,
-    /// From this time on the entry is a miss. Readers move it, where hits extend deadlines.
-    deadline: AtomicU64,
-}
+/// The deadline of an entry that may expire: from this time on it is a miss. Readers move it, where
+/// hits extend deadlines.
+type Deadline = AtomicU64;
+
+/// The place in the wheel of an entry that may expire. Only the holder of the maintenance lock uses
+/// it.
+type Timer = AtomicU32;
 
 /// Further words, if deadlines may move or values are reloaded: 24 bytes.
 struct Moving {
@@ -78,14 +79,14 @@ pub(crate) enum Age {
 /// A reference to the deadlines of an entry.
 #[derive(Clone, Copy)]
 pub(crate) struct ExpiryRef<'a> {
-    timing: &'a Timing,
+    deadline: &'a Deadline,
     moving: Option<&'a Moving>,
 }
 
 impl ExpiryRef<'_> {
     #[inline]
     pub(crate) fn deadline(self) -> u64 {
-        self.timing.deadline.load(Ordering::Relaxed)
+        self.deadline.load(Ordering::Relaxed)
     }
 
     /// Returns the time until the deadline, or `None` if the entry never expires.
@@ -104,7 +105,7 @@ impl ExpiryRef<'_> {
     /// Moves the deadline, and returns the previous one. Only where deadlines may move.
     pub(super) fn move_deadline(self, deadline: u64) -> u64 {
         debug_assert!(self.moving.is_some());
-        self.timing.deadline.swap(deadline, Ordering::Relaxed)
+        self.deadline.swap(deadline, Ordering::Relaxed)
     }
 
     #[inline]
@@ -117,7 +118,7 @@ impl ExpiryRef<'_> {
     pub(crate) fn extend_deadline(self, deadline: u64) {
         if let Some(moving) = self.moving {
             moving.max_deadline.fetch_max(deadline, Ordering::Relaxed);
-            self.timing.deadline.fetch_max(deadline, Ordering::Relaxed);
+            self.deadline.fetch_max(deadline, Ordering::Relaxed);
         }
     }
 
@@ -160,16 +161,6 @@ impl ExpiryRef<'_> {
             moving.scheduled.store(deadline, Ordering::Relaxed);
         }
     }
-
-    #[inline]
-    pub(super) fn timer(self) -> u32 {
-        self.timing.timer.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(super) fn set_timer(self, timer: u32) {
-        self.timing.timer.store(timer, Ordering::Relaxed);
-    }
 }
 
 /// Returns whether a slot word, which keeps 48 bits, can hold this pointer. User space is smaller
@@ -202,9 +193,25 @@ pub(crate) struct Shape {
     pub(super) timed: bool,
     /// Deadlines may move, or values are reloaded.
     pub(super) moving: bool,
+    /// Bytes from the header to the timer.
+    timer_offset: u32,
 }
 
 impl Shape {
+    /// Returns the shape of the entries of a cache with these types.
+    pub(super) fn new<K, V>(weighted: bool, timed: bool, moving: bool) -> Self {
+        let entry = Layout::new::<Entry<K, V>>();
+        let (_, timer_offset) = entry
+            .extend(Layout::new::<Timer>())
+            .expect("an entry has less than 2^31 bytes");
+        Self {
+            weighted,
+            timed,
+            moving,
+            timer_offset: u32::try_from(timer_offset).expect("an entry has less than 2^31 bytes"),
+        }
+    }
+
     fn layout<K, V>(self, timed: bool) -> (Layout, usize) {
         let none = Layout::new::<()>();
         let moving = if timed && self.moving {
@@ -212,10 +219,15 @@ impl Shape {
         } else {
             none
         };
-        let timing = if timed { Layout::new::<Timing>() } else { none };
+        let deadline = if timed { Layout::new::<Deadline>() } else { none };
+        let timer = if timed { Layout::new::<Timer>() } else { none };
         let weight = if self.weighted { Layout::new::<u64>() } else { none };
         let extend = |one: Layout, other| one.extend(other).expect("a few small sizes cannot overflow");
-        let (layout, offset) = extend(extend(extend(weight, moving).0, timing).0, Layout::new::<Entry<K, V>>());
+        let (layout, offset) = extend(
+            extend(extend(weight, moving).0, deadline).0,
+            Layout::new::<Entry<K, V>>(),
+        );
+        let layout = extend(layout, timer).0;
         (layout.pad_to_align(), offset)
     }
 
@@ -255,13 +267,11 @@ impl Shape {
                 self.weight_of(handle, deadlines.is_some()).write(weight);
             }
             if let Some(deadlines) = deadlines {
-                let timing = Self::timing_of(handle);
-                timing.write(Timing {
-                    timer: AtomicU32::new(IDLE),
-                    deadline: AtomicU64::new(deadlines.deadline),
-                });
+                let deadline = Self::deadline_of(handle);
+                deadline.write(AtomicU64::new(deadlines.deadline));
+                self.timer_of(handle).write(AtomicU32::new(IDLE));
                 if self.moving {
-                    timing.cast::<Moving>().sub(1).write(Moving {
+                    deadline.cast::<Moving>().sub(1).write(Moving {
                         max_deadline: AtomicU64::new(deadlines.max_deadline),
                         refresh_at: AtomicU64::new(deadlines.refresh_at),
                         scheduled: AtomicU64::new(NO_DEADLINE),
@@ -349,15 +359,40 @@ impl Shape {
         }
     }
 
-    /// Returns where the deadlines of an entry lie.
+    /// Returns where the deadline of an entry lies.
     ///
     /// # Safety
     ///
     /// The entry has deadlines.
     #[inline]
-    unsafe fn timing_of(handle: Handle) -> NonNull<Timing> {
-        // SAFETY: the deadlines lie just before the header.
-        unsafe { handle.0.cast::<Timing>().sub(1) }
+    unsafe fn deadline_of(handle: Handle) -> NonNull<Deadline> {
+        // SAFETY: the deadline lies just before the header.
+        unsafe { handle.0.cast::<Deadline>().sub(1) }
+    }
+
+    /// Returns where the timer of an entry lies.
+    ///
+    /// # Safety
+    ///
+    /// The entry has deadlines.
+    #[inline]
+    unsafe fn timer_of(self, handle: Handle) -> NonNull<Timer> {
+        // SAFETY: the timer lies behind the contents.
+        unsafe { handle.0.cast::<u8>().add(self.timer_offset as usize).cast() }
+    }
+
+    /// Returns the timer of an entry.
+    ///
+    /// # Safety
+    ///
+    /// The entry was created by `make` of an equal shape, is alive for `'a`, and has deadlines.
+    #[inline(always)]
+    pub(super) unsafe fn timer<'a>(self, handle: Handle) -> &'a Timer {
+        // SAFETY: the caller's promise.
+        unsafe {
+            debug_assert!(handle.header().is_timed());
+            self.timer_of(handle).as_ref()
+        }
     }
 
     /// Returns where the weight of an entry lies. `timed` is whether it has deadlines.
@@ -369,8 +404,8 @@ impl Shape {
     unsafe fn weight_of(self, handle: Handle, timed: bool) -> NonNull<u64> {
         let between = match (timed, self.moving) {
             (false, _) => 0,
-            (true, false) => size_of::<Timing>(),
-            (true, true) => size_of::<Timing>() + size_of::<Moving>(),
+            (true, false) => size_of::<Deadline>(),
+            (true, true) => size_of::<Deadline>() + size_of::<Moving>(),
         };
         // SAFETY: the weight lies before the deadlines, if there are any, which lie before the
         // header; all are multiples of eight bytes.
@@ -399,10 +434,10 @@ impl Shape {
         // deadlines.
         unsafe {
             debug_assert!(handle.header().is_timed());
-            let timing = Self::timing_of(handle);
+            let deadline = Self::deadline_of(handle);
             ExpiryRef {
-                timing: timing.as_ref(),
-                moving: self.moving.then(|| timing.cast::<Moving>().sub(1).as_ref()),
+                deadline: deadline.as_ref(),
+                moving: self.moving.then(|| deadline.cast::<Moving>().sub(1).as_ref()),
             }
         }
     }

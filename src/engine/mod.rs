@@ -147,11 +147,11 @@ pub(crate) struct Published {
 
 impl<K, V> Engine<K, V> {
     pub(crate) fn new(mut settings: Settings<K, V>) -> Result<Self, BuildError> {
-        let shape = Shape {
-            weighted: settings.weighted,
-            timed: settings.time.applies_to_all(),
-            moving: settings.time.hits_move_deadlines() || settings.time.refresh_after.is_some(),
-        };
+        let shape = Shape::new::<K, V>(
+            settings.weighted,
+            settings.time.applies_to_all(),
+            settings.time.hits_move_deadlines() || settings.time.refresh_after.is_some(),
+        );
         if !shape.has_plain_pointers::<K, V>() {
             return Err(BuildError::TaggedPointers);
         }

@@ -7,6 +7,7 @@ use super::entry::{ExpiryRef, Handle, Shape};
 use crate::map::Header;
 use crate::policy::{Entries, MAX_PLACE, Places};
 use crate::prim::prefetch::prefetch;
+use crate::prim::sync::{AtomicU32, Ordering};
 use crate::prim::wheel::Timers;
 
 /// The entries as the policy sees them.
@@ -82,11 +83,11 @@ impl TimerView {
         unsafe { self.0.timing(handle) }
     }
 
-    /// Returns the deadlines of an entry that has them.
+    /// Returns the timer of an entry that has deadlines.
     #[inline(always)]
-    fn timed(&self, handle: Handle) -> ExpiryRef<'_> {
-        // SAFETY: as in `timing`. The core gives the wheel only entries with a deadline.
-        unsafe { self.0.timing_of_timed(handle) }
+    fn timer(&self, handle: Handle) -> &AtomicU32 {
+        // SAFETY: as in `timing`. The core gives the wheel only entries with deadlines.
+        unsafe { self.0.timer(handle) }
     }
 }
 
@@ -95,7 +96,7 @@ impl Places for TimerView {
 
     #[inline]
     fn place(&self, handle: Handle) -> u32 {
-        self.timed(handle).timer() & PLACE
+        self.timer(handle).load(Ordering::Relaxed) & PLACE
     }
     #[inline]
     fn set_place(&self, handle: Handle, place: u32) {
@@ -104,13 +105,13 @@ impl Places for TimerView {
     const STORES_OFFSETS: bool = true;
     #[inline(always)]
     fn position(&self, handle: Handle) -> (u32, usize) {
-        let position = self.timed(handle).timer();
+        let position = self.timer(handle).load(Ordering::Relaxed);
         (position & PLACE, (position >> PLACE.count_ones()) as usize)
     }
     #[inline]
     fn set_position(&self, handle: Handle, place: u32, offset: usize) {
         let position = (offset as u32) << PLACE.count_ones() | place; // less than 2^5, 2^23
-        self.timed(handle).set_timer(position);
+        self.timer(handle).store(position, Ordering::Relaxed);
     }
     #[inline]
     fn prefetch(&self, handle: Handle) {
@@ -121,6 +122,7 @@ impl Places for TimerView {
 impl Timers for TimerView {
     #[inline]
     fn deadline(&self, handle: Handle) -> u64 {
-        self.timed(handle).scheduled()
+        // SAFETY: as in `timer`.
+        unsafe { self.0.timing_of_timed(handle) }.scheduled()
     }
 }
