@@ -81,7 +81,7 @@ impl Ghost {
     /// Empties the table, and resizes it for a cache of `entries`. Returns false if there is no
     /// memory; then the size stays.
     pub(crate) fn reset(&mut self, entries: u64) -> bool {
-        match zeroed((entries / 2).max(256).div_ceil(4) as usize) {
+        match zeroed((entries / 2).max(192).div_ceil(4) as usize) {
             Some(buckets) => self.buckets = buckets,
             None => {
                 self.buckets.fill([0; 4]);
@@ -142,7 +142,7 @@ mod tests {
         ghost.put(9, Region::Main, [0, 0]);
         assert_eq!(ghost.take(9, [0, 0]), None);
         assert!(ghost.reset(100));
-        assert_eq!(ghost.bytes(), 1024);
+        assert_eq!(ghost.bytes(), 768);
         ghost.put(0x8000_0000, Region::Main, [5, 32_760]);
         assert_eq!(
             ghost.take(0x8000_0001, [9, 32_770]),
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(ghost.take(7, [7, 1]), Some((Region::Window, 2)));
         ghost.put(7, Region::Window, [5, 1]);
         assert!(!with_most(1 << 20, || ghost.reset(1 << 20)));
-        assert_eq!((ghost.bytes(), ghost.take(7, [7, 1])), (1024, None));
+        assert_eq!((ghost.bytes(), ghost.take(7, [7, 1])), (768, None));
         assert!(ghost.reset(1 << 20));
         assert_eq!(ghost.bytes(), 2 << 20);
         assert_eq!(ghost.take(7, [7, 1]), None);

@@ -21,6 +21,8 @@ const WORDS: usize = 4;
 /// Counters per entry. Average hit ratios on 30 traces with 16, 8 and 4: 48.70, 48.60 and 48.34
 /// percent.
 const COUNTERS: u64 = 16;
+/// From this number of entries on, the sketch has [`COUNTERS`] for each.
+const LARGE: u64 = 1024;
 /// The highest count.
 const TOP: u64 = 15;
 /// All bits of the counters but the highest of each.
@@ -44,6 +46,13 @@ pub(crate) struct Sketch {
     /// Additions that change a counter until the next halving.
     until_halving: u64,
     period: u64,
+}
+
+/// Returns the number of entries by which the sketch of a cache is sized: more than it has if they
+/// are few, since kilobytes are cheap there and collisions are not. With 512 for any small cache,
+/// those of 400 entries lost 0.2 points of 51 on 12 traces.
+fn sized_for(entries: u64) -> u64 {
+    entries.max((5 * entries.min(LARGE)).clamp(LARGE / 2, LARGE))
 }
 
 /// Returns four shifts, one per byte, that choose a key's counter in each word of its block.
@@ -88,7 +97,7 @@ impl Sketch {
     /// lose their counts.
     #[must_use]
     pub(crate) fn resize(&mut self, entries: u64) -> bool {
-        let blocks = (entries.max(1024) * COUNTERS).div_ceil(16 * WORDS as u64) as usize;
+        let blocks = (sized_for(entries) * COUNTERS).div_ceil(16 * WORDS as u64) as usize;
         if blocks != self.blocks {
             // Zeroed by the allocator; a vector of an aligned type would be written.
             let words = zeroed::<u64>((blocks + 1) * WORDS - 1);
@@ -223,7 +232,13 @@ pub(crate) mod naive {
 
     impl Sketch {
         pub(crate) fn new(entries: u64) -> Self {
-            let blocks = (entries.max(1024) * 16).div_ceil(64);
+            let sized = match entries {
+                ..103 => 512,
+                ..205 => 5 * entries,
+                ..1024 => 1024,
+                _ => entries,
+            };
+            let blocks = (sized * 16).div_ceil(64);
             Self {
                 counters: vec![0; blocks as usize * 64],
                 adds: 0,
@@ -271,7 +286,7 @@ mod tests {
 
     #[test]
     fn sketch_equals_halving_in_one_step() {
-        for entries in [1, 64, 100, 1500, 3000] {
+        for entries in [1, 64, 150, 1500, 3000] {
             let mut rng = XorShift(entries as u32 + 1);
             let mut sketch = Sketch::new();
             assert!(sketch.resize(entries));
@@ -308,7 +323,7 @@ mod tests {
         let now: Vec<u8> = keys.iter().map(|&key| sketch.estimate(key)).collect();
         assert_eq!(now, after);
         assert!(sketch.resize(10));
-        assert!(sketch.bytes() < 8192 + 128);
+        assert!(sketch.bytes() < 4096 + 128);
         sketch.add(5);
         assert!(sketch.estimate(5) >= 1);
     }

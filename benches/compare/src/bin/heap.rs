@@ -82,7 +82,7 @@ fn small<P: Peer>(table: &Table) {
     for (label, judged) in [("first of the process", false), ("any further", true)] {
         let taken = measure::<P>(100);
         let (empty, full) = if ours && judged {
-            (Target::AtMost(1536.0), Target::AtMost(16384.0))
+            (Target::AtMost(1536.0), Target::AtMost(12288.0))
         } else {
             (Target::None, Target::None)
         };
