@@ -288,39 +288,14 @@ where
     cache.get_with(key, read)
 }
 
-/// Inserts `key` and `value` as [`Cache::insert_with_ttl`] does, hashed and compared by `sought`,
-/// the borrowed form of the key by which it was looked up before.
-pub fn insert<K, V, S, Q>(cache: &Cache<K, V, S>, sought: &Q, key: K, value: V, ttl: Ttl)
-where
-    K: Hash + Eq + Borrow<Q>,
-    S: BuildHasher,
-    Q: Hash + Eq + ?Sized,
-{
-    let inner = &*cache.0;
-    let timed = ttl != Ttl::Default || inner.engine.time().is_active();
-    let now = if timed { inner.engine.now_for(ttl) } else { 0 };
-    let hash = inner.hash(sought);
-    let weight = inner.weigh(&key, &value);
-    let guard = cache.0.engine.pin_fenced();
-    inner.engine.map().prefetch(hash, &guard);
-    let times = timed
-        .then(|| inner.times(hash, (&key, &value), ttl, now, &guard))
-        .flatten();
-    inner.begin_change(hash, sought, Fence::Executed);
-    let new = inner.engine.make(hash, (key, value), weight, times, &guard);
-    inner
-        .engine
-        .insert(hash, new, |other, _| other.borrow() == sought, guard);
-    inner.engine.expire_if_due(now);
-}
-
-/// Inserts the entry that `make` returns as [`Cache::insert`] does. `sought` is the borrowed form
-/// of its key: while `make` runs, the memory of the key's place in the cache is prefetched. Returns
-/// the error of `make`, which runs no code of the user's.
+/// Inserts the key and the value that `make` returns, as [`Cache::insert_with_ttl`] does. The key
+/// is hashed and compared by `sought`, its borrowed form. While `make` runs, the memory of the
+/// key's place in the cache is prefetched; it must run no code of the user's. Returns its error.
 #[inline]
-pub fn insert_made<K, V, S, Q, E>(
+pub fn insert<K, V, S, Q, E>(
     cache: &Cache<K, V, S>,
     sought: &Q,
+    ttl: Ttl,
     make: impl FnOnce() -> Result<(K, V), E>,
 ) -> Result<(), E>
 where
@@ -329,16 +304,18 @@ where
     Q: Hash + Eq + ?Sized,
 {
     let inner = &*cache.0;
-    let now = inner.engine.now_for(Ttl::Default);
+    let now = inner.engine.now_for(ttl);
     let hash = inner.hash(sought);
     let guard = inner.engine.pin_fenced();
     inner.engine.map().prefetch(hash, &guard);
     let (key, value) = make()?;
     let weight = inner.weigh(&key, &value);
-    let times = inner.times(hash, (&key, &value), Ttl::Default, now, &guard);
+    let times = inner.times(hash, (&key, &value), ttl, now, &guard);
     inner.begin_change(hash, sought, Fence::Executed);
     let new = inner.engine.make(hash, (key, value), weight, times, &guard);
-    inner.engine.insert(hash, new, |other, new| other == new, guard);
+    inner
+        .engine
+        .insert(hash, new, |other, _| other.borrow() == sought, guard);
     inner.engine.expire_if_due(now);
     Ok(())
 }

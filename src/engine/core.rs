@@ -236,7 +236,7 @@ impl Core {
             let (view, before, mut timed) = (&self.policy_view, events, false);
             let plain = std::iter::from_fn(|| {
                 let new = Event::arrival(events.peek()?).filter(|new| view.place(*new) == NEW)?;
-                events.next();
+                events.pass();
                 timed |= view.is_timed(new);
                 Some(new)
             });
@@ -340,9 +340,7 @@ impl Core {
     /// Sets the timer of an inserted entry, if it has a deadline and the policy still holds it.
     #[inline(always)]
     fn schedule_timer(&mut self, new: Handle) {
-        // SAFETY: an entry is alive until it is put into the limbo, and then until its readers
-        // unpin.
-        if unsafe { new.header() }.is_timed() {
+        if self.policy_view.is_timed(new) {
             self.schedule_timer_slow(new);
         }
     }

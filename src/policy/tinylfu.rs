@@ -54,8 +54,8 @@ const RIVAL_USES: u8 = 31;
 const MOST_USES: u8 = 15;
 /// The mask of a random number that is 0 once in 128 times.
 const ONE_IN_128: u32 = 127;
-/// Caches of at most this capacity, whose sketch has at most 8 KiB, allocate it when they are a 32nd
-/// full.
+/// Caches of at most this capacity, whose sketch has at most 8 KiB, allocate it when they are a
+/// 32nd full.
 const SMALL: u64 = 1024;
 
 /// The policy. See the [module's documentation](self).

@@ -113,8 +113,7 @@ impl Iterator for Batch<'_> {
     #[inline(always)]
     fn next(&mut self) -> Option<[u64; 2]> {
         let pair = self.peek()?;
-        self.head = self.head.wrapping_add(1);
-        self.len -= 1;
+        self.pass();
         Some(pair)
     }
 }
@@ -124,6 +123,14 @@ impl Batch<'_> {
     #[inline(always)]
     pub(crate) fn peek(&self) -> Option<[u64; 2]> {
         (self.len > 0).then(|| self.ring.pair(self.head))
+    }
+
+    /// Passes over the next pair, after [`peek`](Self::peek) has returned it.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self) {
+        debug_assert!(self.len > 0);
+        self.head = self.head.wrapping_add(1);
+        self.len -= 1;
     }
 
     /// Returns the number of pairs left.

@@ -233,9 +233,9 @@ pub(crate) mod naive {
     impl Sketch {
         pub(crate) fn new(entries: u64) -> Self {
             let sized = match entries {
-                ..103 => 512,
-                ..205 => 5 * entries,
-                ..1024 => 1024,
+                0..103 => 512,
+                103..205 => 5 * entries,
+                205..1024 => 1024,
                 _ => entries,
             };
             let blocks = (sized * 16).div_ceil(64);

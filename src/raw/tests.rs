@@ -45,9 +45,13 @@ fn stored_key_is_made_from_the_loaded_value() {
 #[test]
 fn insert_by_borrowed_key_is_found_and_visited() {
     let cache: Cache<String, u32> = Cache::new(100);
-    insert(&cache, "a", "a".to_owned(), 1, Ttl::Default);
-    insert(&cache, "a", "a".to_owned(), 2, Ttl::Default);
-    insert(&cache, "b", "b".to_owned(), 3, Ttl::After(Duration::from_secs(60)));
+    let insert = |key: &str, ttl, value: Result<u32, &'static str>| {
+        insert(&cache, key, ttl, || value.map(|value| (key.to_owned(), value)))
+    };
+    assert_eq!(insert("a", Ttl::Default, Ok(1)), Ok(()));
+    assert_eq!(insert("a", Ttl::Default, Ok(2)), Ok(()));
+    assert_eq!(insert("a", Ttl::Default, Err("no memory")), Err("no memory"));
+    assert_eq!(insert("b", Ttl::After(Duration::from_secs(60)), Ok(3)), Ok(()));
     assert_eq!((cache.get("a"), cache.get("b"), cache.len()), (Some(2), Some(3), 2));
     assert!(cache.remaining("b").flatten().is_some());
     let mut seen = Vec::new();
@@ -257,7 +261,7 @@ fn due_value_is_reported_to_one_caller() {
     // A reload that was not tried is due again immediately.
     assert!(reload_abandoned(&cache, "a") && !reload_abandoned(&cache, "b"));
     assert_eq!((look(), look()), (Some((1, true)), Some((1, false))));
-    insert(&cache, "a", "a", 2, Ttl::Default);
+    insert(&cache, "a", Ttl::Default, || Ok::<_, ()>(("a", 2))).unwrap();
     assert_eq!(look(), Some((2, false)));
     clock.advance(Duration::from_secs(11));
     assert_eq!(look(), None);

@@ -227,6 +227,7 @@ mod tests {
     use super::*;
     use crate::snapshot::LoadOptions;
     use crate::{ManualClock, Ttl, raw};
+    use std::convert::Infallible;
     use std::fs;
     use std::path::PathBuf;
     use std::time::Duration;
@@ -330,7 +331,8 @@ mod tests {
         let cache = new(&clock);
         cache.insert("usual".to_owned(), "1".to_owned());
         cache.insert_with_ttl("short".to_owned(), "2".to_owned(), Duration::from_secs(20));
-        raw::insert(&cache, "long", "long".to_owned(), "3".to_owned(), Ttl::Never);
+        let entry = || Ok::<_, Infallible>(("long".to_owned(), "3".to_owned()));
+        let Ok(()) = raw::insert(&cache, "long", Ttl::Never, entry);
         clock.advance(Duration::from_secs(30));
         assert_eq!(save(&cache, &path), 2);
 

@@ -78,7 +78,7 @@ pub unsafe extern "C" fn hotset_put(
             return Ok(());
         }
         memory::ready()?;
-        engine::raw::insert_made(cache.engine(), key, make)
+        engine::raw::insert(cache.engine(), key, engine::Ttl::Default, make)
     })
 }
 

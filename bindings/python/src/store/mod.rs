@@ -41,6 +41,7 @@ use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, Py
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
@@ -441,7 +442,8 @@ impl Store {
             self.sweep_dead_instances();
         }
         WEIGHT.set(weight);
-        raw::insert(&self.cache, search as &dyn KeyQuery, Key::new(key), value, ttl);
+        let make = || Ok::<_, Infallible>((Key::new(key), value));
+        let Ok(()) = raw::insert(&self.cache, search as &dyn KeyQuery, ttl, make);
         // The engine may have passed over an equal key that needs Python's rich comparison: only
         // the new entry stays.
         while search.resolve()? {
