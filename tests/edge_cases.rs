@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 const POLICIES: [Policy; 5] = [Policy::WTinyLfu, Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Random];
 
@@ -631,14 +632,30 @@ fn types_of_large_alignment_or_no_size_work() {
     #[derive(Clone, PartialEq, Debug)]
     #[repr(align(64))]
     struct Value(u8);
-    for weighted in [false, true] {
+    let hour = Duration::from_secs(3600);
+    let (capacity, keys) = if cfg!(miri) { (20, 80) } else { (500, 2000) };
+    for variant in 0..8 {
+        let (weighted, expires) = (variant % 2 == 1, variant / 2);
         let builder = Cache::<Key, Value>::builder();
-        let cache = match weighted {
-            true => builder.max_weight(500).weigher(|_, _| 1).build().unwrap(),
-            false => builder.max_entries(500).build().unwrap(),
+        let builder = match weighted {
+            true => builder.max_weight(capacity as u64).weigher(|_, _| 1),
+            false => builder.max_entries(capacity),
         };
-        for key in 0..2000 {
-            cache.insert(Key(key), Value(key as u8));
+        let builder = match expires {
+            1 => builder.time_to_live(hour),
+            2 => builder.time_to_idle(hour),
+            _ => builder,
+        };
+        let cache = builder.build().unwrap();
+        for key in 0..keys {
+            match expires {
+                3 if key % 2 == 0 => cache.insert_with_ttl(Key(key), Value(key as u8), hour),
+                _ => cache.insert(Key(key), Value(key as u8)),
+            }
+            let is_timed = matches!((expires, key % 2), (1 | 2, _) | (3, 0));
+            if let Some(remaining) = cache.remaining(&Key(key)) {
+                assert_eq!(remaining.is_some(), is_timed);
+            }
             cache.get_with(&Key(key), |value| {
                 assert_eq!((&raw const *value).addr() % 64, 0);
                 assert_eq!(*value, Value(key as u8));

@@ -75,7 +75,7 @@ fuzz_target!(|input: Input| {
     let mut ghost = Ghost::new();
     ghost.reset(entries);
     let mut model = Model {
-        buckets: vec![Vec::new(); (entries / 2).max(256).div_ceil(4) as usize],
+        buckets: vec![Vec::new(); (entries / 2).max(192).div_ceil(4) as usize],
         now: [0; 2],
     };
     for call in input.calls {

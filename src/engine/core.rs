@@ -36,6 +36,9 @@ pub(super) struct Counts {
     pub(super) expirations: u64,
 }
 
+/// On cache lines of its own: threads that try the lock would otherwise take from its holder one
+/// that it writes often. That took a tenth of the insertions' throughput with two and four threads.
+#[repr(align(64))]
 pub(super) struct Core {
     pub(super) policy: AnyPolicy<PolicyView>,
     pub(super) policy_view: PolicyView,

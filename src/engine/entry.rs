@@ -1,13 +1,13 @@
 //! The layout of an entry: one allocation of
 //! `[weight] [moving] [deadline] header key value [timer]`.
 //!
-//! Words that only some entries need cost nothing where they are absent. What the map and the
-//! policy know of an entry is its header, and the words before it have fixed distances to it. The
-//! timer lies behind the value, so that what a hit reads, from the deadline to the value, is more
-//! often in one cache line. A [`Shape`] lists the optional words of a cache's entries; a [`Handle`]
-//! is the address of a header.
+//! Words that only some entries need cost nothing where they are absent: the map knows only
+//! headers. The timer lies behind the value, so that what a hit reads, from the deadline to the
+//! value, is more often in one cache line. A [`Shape`] lists the optional words of a cache's
+//! entries; a [`Handle`] is the address of a header.
 
 use crate::map::Header;
+use crate::prim::prefetch::prefetch;
 use crate::prim::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::prim::wheel::IDLE;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -185,6 +185,9 @@ pub(crate) struct Entry<K, V> {
     pub(crate) value: V,
 }
 
+/// From this offset on, a timer is rarely on the cache line of the header.
+const FAR: u32 = 48;
+
 /// The optional words that the entries of a cache have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
@@ -203,12 +206,12 @@ impl Shape {
         let entry = Layout::new::<Entry<K, V>>();
         let (_, timer_offset) = entry
             .extend(Layout::new::<Timer>())
-            .expect("an entry has less than 2^31 bytes");
+            .expect("an entry has less than 4 GiB");
         Self {
             weighted,
             timed,
             moving,
-            timer_offset: u32::try_from(timer_offset).expect("an entry has less than 2^31 bytes"),
+            timer_offset: u32::try_from(timer_offset).expect("an entry has less than 4 GiB"),
         }
     }
 
@@ -255,8 +258,8 @@ impl Shape {
     ) -> Handle {
         debug_assert!(deadlines.is_some() || !self.timed);
         let handle = recycled.unwrap_or_else(|| self.allocate::<K, V>(deadlines.is_some()));
-        // SAFETY: the memory has room for the entry, aligned, and for weight and deadlines just
-        // before it.
+        // SAFETY: the memory has room for the entry, aligned, for weight and deadlines just before
+        // it, and for the timer behind it.
         unsafe {
             handle.0.cast::<Entry<K, V>>().write(Entry {
                 header: Header::new(hash, NEW, deadlines.is_some()),
@@ -379,6 +382,16 @@ impl Shape {
     unsafe fn timer_of(self, handle: Handle) -> NonNull<Timer> {
         // SAFETY: the timer lies behind the contents.
         unsafe { handle.0.cast::<u8>().add(self.timer_offset as usize).cast() }
+    }
+
+    /// Prefetches the header of an entry, and its timer if that is on another cache line.
+    #[inline(always)]
+    pub(super) fn prefetch(self, handle: Handle) {
+        let header = handle.0.as_ptr().cast::<u8>();
+        prefetch(header);
+        if self.timed && self.timer_offset >= FAR {
+            prefetch(header.wrapping_add(self.timer_offset as usize));
+        }
     }
 
     /// Returns the timer of an entry.

@@ -4,9 +4,7 @@
 //! Both keep their positions ("places") inside the entries.
 
 use super::entry::{ExpiryRef, Handle, Shape};
-use crate::map::Header;
 use crate::policy::{Entries, MAX_PLACE, Places};
-use crate::prim::prefetch::prefetch;
 use crate::prim::sync::{AtomicU32, Ordering};
 use crate::prim::wheel::Timers;
 
@@ -41,7 +39,7 @@ impl Places for PolicyView {
     }
     #[inline]
     fn prefetch(&self, handle: Handle) {
-        prefetch::<Header>(handle.0.as_ptr());
+        self.0.prefetch(handle);
     }
 }
 
@@ -115,7 +113,7 @@ impl Places for TimerView {
     }
     #[inline]
     fn prefetch(&self, handle: Handle) {
-        prefetch::<Header>(handle.0.as_ptr());
+        self.0.prefetch(handle);
     }
 }
 
